@@ -1,0 +1,94 @@
+"""The command table, and the one place where errors become a line on stderr and an exit status.
+
+Knows nothing of tensors; each subcommand has a file of its own.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, TextIO
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+import pixart_sigma
+from pixart_sigma.cli.generate import generate
+from pixart_sigma.cli.train import train
+from pixart_sigma.errors import PixArtSigmaError
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(generate)
+app.command()(train)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(pixart_sigma.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _table(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """PixArt-Σ: text to image with a diffusion transformer."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Arguments without the program's name → exit status: 0, 2 for bad input, 130 when interrupted."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        return app(list(arguments), prog_name="pixart-sigma", standalone_mode=False) or 0
+    except TyperException as error:  # what typer finds wrong with the arguments
+        if not arguments:  # its help was asked for, and printed
+            return BAD_INPUT
+        return _fail(f"{error.format_message().rstrip('.')}; see pixart-sigma --help")
+    except PixArtSigmaError as error:
+        return _fail(str(error))
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "pixart_sigma"):
+            raise  # not the user's environment but our mistake
+        return _fail(f"the package {package!r} is missing or broken; install it: pip install {package}")
+    except OSError as error:
+        return _fail(
+            f"{error.filename or 'a file'}: {error.strerror or error}; check the path and the space left"
+        )
+    except (KeyboardInterrupt, Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""`pixart-sigma generate`: prompt → PNG files. Knows nothing of tensors.
+
+Everything that can be refused cheaply is refused before torch is imported, the output path included.
+"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.request import (
+    DEFAULT_GUIDANCE_SCALE,
+    DEFAULT_STEPS,
+    Request,
+    parse_window,
+)
+from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, SAMPLERS
+from pixart_sigma.resolution import nearest_bucket, parse_aspect, parse_size
+from pixart_sigma.weights.folder import POCKET, base_resolution, find_pipeline
+
+if TYPE_CHECKING:
+    from pixart_sigma.pipeline.text_to_image import Result
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="PNG file; numbered if there are several pictures.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="pocket|FOLDER", help="The pocket model, or a folder in diffusers' pipeline layout."
+        ),
+    ] = POCKET,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Pixels, multiples of 16. Default: the model's own.")
+    ] = None,
+    aspect: Annotated[
+        str | None, typer.Option(metavar="W:H", help="Snaps to the nearest training size of the model.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = DEFAULT_STEPS,
+    guidance_scale: Annotated[float, typer.Option(help="How closely to follow the prompt; 1: off.")] = (
+        DEFAULT_GUIDANCE_SCALE
+    ),
+    negative_prompt: Annotated[str, typer.Option(help="What the picture shall not show.")] = "",
+    seed: Annotated[int, typer.Option(help="Picture i of several has seed + i.")] = 0,
+    num_images: Annotated[int, typer.Option(help="Pictures to make.")] = 1,
+    sampler: Annotated[str, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")] = DEFAULT_SAMPLER,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: float32 on the CPU.")] = "auto",
+    device: Annotated[str, typer.Option(help="As torch names it, or auto: a GPU if there is one.")] = "auto",
+    kv_compression: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Average keys and values over HxW tokens in the deeper half of the blocks."
+        ),
+    ] = None,
+) -> None:
+    """Make pictures from a prompt."""
+    started = time.perf_counter()
+    if size is not None and aspect is not None:
+        raise InvalidInput(f"--size {size} and --aspect {aspect} exclude each other; give one of them")
+    from pixart_sigma.pipeline.metadata import check_output, numbered
+
+    height, width = parse_size(size) if size is not None else (None, None)
+    ratio = parse_aspect(aspect) if aspect is not None else None
+    for path in numbered(output, num_images):
+        check_output(path)
+    folder = find_pipeline(model)
+    if ratio is not None:
+        height, width = nearest_bucket(ratio, base_resolution(folder))
+    request = Request(
+        prompts=(prompt,),
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+        num_steps=steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        num_images=num_images,
+        sampler=sampler,
+        kv_compression=parse_window(kv_compression) if kv_compression is not None else None,
+    )
+    result = _generate_with_progress(model, dtype, device, request)
+    _write(
+        result, request, numbered(output, num_images), "pocket" if model == POCKET else folder.resolve().name
+    )
+    seconds = time.perf_counter() - started
+    for path, image_seed in zip(numbered(output, num_images), result.seeds, strict=True):
+        print(f"{path}  seed {image_seed}")
+    print(f"{seconds:.1f} s")
+
+
+def _generate_with_progress(model: str, dtype: str, device: str, request: Request) -> "Result":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=request.num_steps)
+        from pixart_sigma.pipeline.text_to_image import TextToImage
+
+        pipeline = TextToImage.from_pretrained(model, dtype=dtype, device=device)
+        progress.update(task, description="denoising")
+        return pipeline.generate(
+            request, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+
+
+def _write(result: "Result", request: Request, paths: list[Path], model_name: str) -> None:
+    from pixart_sigma import __version__
+    from pixart_sigma.pipeline.metadata import write_png
+
+    for path, image, seed in zip(paths, result.images, result.seeds, strict=True):
+        parameters = {
+            "prompt": request.prompts[0],
+            "negative_prompt": request.negative_prompt,
+            "seed": seed,
+            "steps": request.num_steps,
+            "guidance_scale": request.guidance_scale,
+            "sampler": request.sampler,
+            "size": f"{image.width}x{image.height}",
+            "model": model_name,
+            "version": __version__,
+        }
+        if request.kv_compression is not None:
+            parameters["kv_compression"] = f"{request.kv_compression[0]}x{request.kv_compression[1]}"
+        write_png(image, path, parameters)

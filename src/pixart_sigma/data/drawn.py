@@ -1,0 +1,141 @@
+"""Pools of drawn scenes on disk: pixels in a memory-mapped `.npy`, captions and truth a line each.
+
+    folder/images.npy     (N, H, W, 3) uint8
+    folder/scenes.jsonl   seed, short, dense, truth
+    folder/pool.json      written last: a pool that has it is whole
+
+Scene i of a pool is drawn from seed `first_seed + i`. Knows nothing of latents or models.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from pixart_sigma.world import dense_caption, render, sample_scene, short_caption
+
+# Seeds from here on are never trained on.
+FIRST_VALIDATION_SEED = 10**9
+_CHUNK = 64
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """What a pool knows about a scene besides its pixels."""
+
+    seed: int
+    short: str
+    dense: str
+    truth: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImagePool:
+    """A finished pool: images (N, H, W, 3) uint8 and as many records."""
+
+    images: NDArray[np.uint8]
+    records: list[SceneRecord]
+
+
+def scene_record(seed: int) -> SceneRecord:
+    """The captions and truth of the scene of `seed`."""
+    scene = sample_scene(seed)
+    return SceneRecord(seed, short_caption(scene), dense_caption(scene), scene.truth())
+
+
+def draw_scenes(
+    first_seed: int, num_scenes: int, height: int, width: int
+) -> Iterator[tuple[int, NDArray[np.uint8], list[SceneRecord]]]:
+    """Yield (offset, images (n, height, width, 3) uint8, records) in order, drawn by one process per core."""
+    jobs = [
+        (first_seed + offset, min(_CHUNK, num_scenes - offset), height, width)
+        for offset in range(0, num_scenes, _CHUNK)
+    ]
+    workers = min(len(jobs), os.cpu_count() or 1)
+    if workers == 1:
+        for job in jobs:
+            yield (job[0] - first_seed, *_draw_chunk(job))
+        return
+    # Spawned, not forked: a process that has run torch has threads whose locks a fork would copy.
+    with multiprocessing.get_context("spawn").Pool(workers) as processes:
+        for job, (images, records) in zip(jobs, processes.imap(_draw_chunk, jobs), strict=True):
+            yield job[0] - first_seed, images, records
+
+
+def _draw_chunk(job: tuple[int, int, int, int]) -> tuple[NDArray[np.uint8], list[SceneRecord]]:
+    first_seed, num, height, width = job
+    seeds = range(first_seed, first_seed + num)
+    images = np.stack([render(sample_scene(seed), height, width) for seed in seeds])
+    return images, [scene_record(seed) for seed in seeds]
+
+
+def image_pool(
+    folder: Path, first_seed: int, num_scenes: int, height: int, width: int, report: Report | None = None
+) -> ImagePool:
+    """Open the pool in `folder`, drawing it first if it is missing, unlike what is asked, or of another world.
+
+    `report(done, total)` is called after each stretch of scenes.
+    """
+    wanted = {"first_seed": first_seed, "num_scenes": num_scenes, "height": height, "width": width}
+    wanted |= {"world": world_fingerprint(first_seed)}
+    if read_manifest(folder) != wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pool.json").unlink(missing_ok=True)
+        shape = (num_scenes, height, width, 3)
+        stored = open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        with (folder / "scenes.jsonl").open("w", encoding="utf-8") as lines:
+            for offset, images, records in draw_scenes(first_seed, num_scenes, height, width):
+                stored[offset : offset + len(images)] = images
+                write_records(lines.write, records)
+                if report:
+                    report(offset + len(images), num_scenes)
+        stored.flush()
+        write_manifest(folder, wanted)
+    return ImagePool(np.load(folder / "images.npy", mmap_mode="r"), read_records(folder))
+
+
+def world_fingerprint(first_seed: int) -> str:
+    """Changes when the drawing or the captions of the first few scenes do, so that no stale pool is reused."""
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=8)
+    for seed in range(first_seed, first_seed + 4):
+        record = scene_record(seed)
+        digest.update(render(sample_scene(seed), 64, 64).tobytes() + record.short.encode() + record.dense.encode())
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished pool, or None."""
+    path = folder / "pool.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Mark the pool as whole; by rename, so that a killed run leaves no half of it."""
+    aside = folder / "pool.json.writing"
+    aside.write_text(json.dumps(manifest), "utf-8")
+    aside.rename(folder / "pool.json")
+
+
+def write_records(write: Callable[[str], Any], records: list[SceneRecord]) -> None:
+    """One JSON line a record."""
+    for record in records:
+        write(json.dumps(vars(record), ensure_ascii=False) + "\n")
+
+
+def read_records(folder: Path) -> list[SceneRecord]:
+    """The records of a pool, in order."""
+    with (folder / "scenes.jsonl").open(encoding="utf-8") as lines:
+        return [SceneRecord(**json.loads(line)) for line in lines]

@@ -1,0 +1,115 @@
+"""From noise to latents: a transformer, a diffusers scheduler and classifier-free guidance.
+
+Legend: B batch, C latent channels, S steps, M kept tokens.
+Pure functions: the scheduler, which remembers its steps, is copied. Knows nothing of prompts, pixels or
+seeds, and does not draw the initial noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pixart_sigma.diffusion.token_discard import draw_kept_tokens
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.model import Captions, Timesteps, TransformerConfig
+
+
+class Denoiser(Protocol):
+    """What sampling asks of a model; `PixArtTransformer` has it, compiled or not."""
+
+    @property
+    def config(self) -> TransformerConfig: ...
+
+    def prepare_timesteps(
+        self, timesteps: Tensor, image_size: Tensor | None, aspect_ratio: Tensor | None
+    ) -> Timesteps: ...
+
+    def __call__(
+        self, latents: Tensor, captions: Captions, timesteps: Timesteps, kept_tokens: Tensor | None
+    ) -> Tensor: ...
+
+
+def guide(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance: negative + scale · (positive - negative), on every channel."""
+    return negative + guidance_scale * (positive - negative)
+
+
+def denoise(
+    model: Denoiser,
+    noise: Tensor,
+    captions: Captions,
+    negative_captions: Captions | None,
+    scheduler: Any,
+    num_steps: int,
+    guidance_scale: float,
+    *,
+    image_size: Tensor | None = None,
+    aspect_ratio: Tensor | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """noise (B, C, H, W) of unit variance → latents (B, C, H, W), scaled, fp32.
+
+    scheduler: any diffusers scheduler; its configuration says what the model predicts (`prediction_type`).
+    guidance_scale ≤ 1 leaves the negative branch out, captions and all; the official null branch and
+    diffusers' own differ only in the negative captions given here. A learned variance in the model's output
+    is not used.
+    image_size (1, 2) and aspect_ratio (1, 1): for micro-conditioning.
+    generator: for schedulers that add noise and for random discard; one per sample makes a sample
+    independent of its batch. on_step(done, total) is called after each of the scheduler's steps.
+    Raises InvalidInput for a batch that does not match its captions, num_steps < 1, guidance that is not
+    finite, guidance without negative captions, random discard without a generator.
+    """
+    if num_steps < 1:
+        raise InvalidInput(f"num_steps is {num_steps}; at least 1 is needed (20 is usual)")
+    if not math.isfinite(guidance_scale):
+        raise InvalidInput(f"guidance_scale is {guidance_scale}; it must be a finite number (4.5 is usual)")
+    guided = guidance_scale > 1
+    if guided and negative_captions is None:
+        raise InvalidInput(f"guidance_scale {guidance_scale} needs negative captions; encode an empty prompt")
+    batch, channels = noise.shape[:2]
+    for given in (captions, negative_captions) if guided else (captions,):
+        if given is not None and len(given) != batch:
+            raise InvalidInput(f"{len(given)} captions for {batch} latents; there must be one for each")
+    compression = model.config.kv_compression
+    discards = compression is not None and compression.operator == "discard"
+    if discards and generator is None:
+        raise InvalidInput("operator 'discard' draws tokens at random; give denoise a generator")
+
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps, device=noise.device)
+    step_options: dict[str, Any] = {}
+    if generator is not None and "generator" in inspect.signature(scheduler.step).parameters:
+        step_options["generator"] = generator if isinstance(generator, torch.Generator) else list(generator)
+    grid = (noise.shape[2] // model.config.patch_size, noise.shape[3] // model.config.patch_size)
+
+    with torch.no_grad():
+        if guided and negative_captions is not None:
+            captions = Captions.concat([negative_captions, captions])
+        schedule = model.prepare_timesteps(scheduler.timesteps, image_size, aspect_ratio)
+        latents = noise.float() * scheduler.init_noise_sigma
+        total = len(scheduler.timesteps)
+        for index, timestep in enumerate(scheduler.timesteps):
+            kept_tokens = None
+            if discards and compression is not None and generator is not None:
+                kept_tokens = draw_kept_tokens(grid, compression.window, generator).to(noise.device)
+            model_input = scheduler.scale_model_input(latents, timestep)
+            if guided:
+                model_input = torch.cat([model_input, model_input])
+                if kept_tokens is not None and kept_tokens.ndim == 2:
+                    kept_tokens = torch.cat([kept_tokens, kept_tokens])
+            prediction = model(model_input, captions, schedule[index], kept_tokens)[:, :channels].float()
+            if guided:
+                negative, positive = prediction.chunk(2)
+                prediction = guide(negative, positive, guidance_scale)
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
+            if on_step is not None:
+                on_step(index + 1, total)
+    return latents

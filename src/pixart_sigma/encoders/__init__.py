@@ -1,0 +1,1 @@
+"""What stands before and behind the transformer: text → caption embeddings, pixels ↔ latents."""

@@ -1,0 +1,81 @@
+"""Strict loading of other libraries' models from a local folder: safetensors only, nothing missing, no
+downloads.
+
+Knows nothing of what the models compute.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pixart_sigma.errors import MissingDependency, WeightsError
+
+
+def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
+    """A diffusers or transformers model class and a folder with config.json and .safetensors → the model, in
+    eval mode.
+
+    Never unpickles. Raises WeightsError if a file is missing or corrupt or if any tensor lacks or does not
+    fit.
+    """
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"{folder} has no config.json; give a folder in the diffusers pipeline layout")
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} has no .safetensors file (pickled weights are never read); convert or fetch them"
+        )
+    try:
+        with _quiet(model_class):
+            model, report = model_class.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+            )
+    except ImportError as error:
+        raise MissingDependency(
+            f"loading {folder} needs a package that is missing: {first_line(error)}"
+        ) from error
+    except (
+        Exception
+    ) as error:  # the libraries raise nearly everything for a broken file; each is the file's fault here
+        raise WeightsError(
+            f"{folder} cannot be loaded ({first_line(error)}); fetch or export it again"
+        ) from error
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if report.get(problem):
+            names = sorted(str(key) for key in report[problem])
+            raise WeightsError(
+                f"{folder} does not fit its config.json: {problem.replace('_keys', '')} {abbreviate(names)}; "
+                "fetch or export it again"
+            )
+    return model.eval()
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's message cut to one line, since errors here are printed on one."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+def abbreviate(names: list[str], shown: int = 3) -> str:
+    """["a", "b", "c", "d"] → "a, b, c and 1 more"."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+@contextmanager
+def _quiet(model_class: Any) -> Iterator[None]:
+    """No progress bars and no loading reports of the library that owns the class: we report, in one line."""
+    if model_class.__module__.startswith("transformers."):
+        from transformers.utils import logging
+    else:
+        from diffusers.utils import logging
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

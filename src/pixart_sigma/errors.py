@@ -1,0 +1,25 @@
+"""The exception tree of the package: every error a user can cause has a place here.
+
+A message is one line that names the rule, the value and the remedy, because the command line prints it as it
+is. This module knows nothing of what raises or catches these.
+"""
+
+
+class PixArtSigmaError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInput(PixArtSigmaError, ValueError):
+    """A value given by the user breaks a rule."""
+
+
+class RecipeError(InvalidInput):
+    """A training recipe, or an override of one, breaks a rule."""
+
+
+class WeightsError(PixArtSigmaError):
+    """A file of weights or its configuration is missing, corrupt, or does not fit the model."""
+
+
+class MissingDependency(PixArtSigmaError, ImportError):
+    """An optional dependency is not installed."""

@@ -1,0 +1,95 @@
+"""What is asked for: the parameters of one call, checked before anything heavy is imported.
+
+Knows nothing of tensors. What depends on the model (its default size, whether it exists) is checked
+elsewhere.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, SAMPLERS
+from pixart_sigma.resolution import check_size
+
+# Released settings (Σ inference: 20 steps of DPM-Solver++, guidance 4.5).
+DEFAULT_STEPS = 20
+DEFAULT_GUIDANCE_SCALE = 4.5
+MAX_STEPS = 1000  # the schedule's timesteps
+MAX_WINDOW_SIDE = 4  # 4x4 is the strongest compression in use
+MAX_IMAGES = 64  # they are made as one batch
+MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit integer
+
+
+@dataclass(frozen=True)
+class Request:
+    """The parameters of one call; raises InvalidInput if one breaks a rule or would be ignored.
+
+    `height` and `width` in pixels, both or neither (then the model's own base); `kv_compression` is a window
+    (height, width) in tokens.
+    """
+
+    prompts: tuple[str, ...]
+    negative_prompt: str = ""
+    height: int | None = None
+    width: int | None = None
+    num_steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    seed: int = 0
+    num_images: int = 1
+    sampler: str = DEFAULT_SAMPLER
+    kv_compression: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise InvalidInput("the prompt is empty; describe a picture, such as 'a red house by a lake'")
+        if (self.height is None) != (self.width is None):
+            raise InvalidInput(
+                f"height {self.height} and width {self.width} go together; give both or neither"
+            )
+        if self.height is not None and self.width is not None:
+            check_size(self.height, self.width)
+        _check_range("steps", self.num_steps, 1, MAX_STEPS, f"{DEFAULT_STEPS} is a good choice")
+        _check_range(
+            "num_images", self.num_images, 1, MAX_IMAGES // len(self.prompts), "make several calls for more"
+        )
+        _check_range("seed", self.seed, 0, MAX_SEED, "0 is as good as any")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
+            raise InvalidInput(
+                f"guidance scale {self.guidance_scale} is not a number of at least 1; "
+                f"1 turns guidance off, {DEFAULT_GUIDANCE_SCALE} is a good choice"
+            )
+        if self.negative_prompt.strip() and self.guidance_scale == 1:
+            raise InvalidInput(
+                "a negative prompt needs guidance, and guidance scale 1 turns it off; raise the scale"
+            )
+        if self.sampler not in SAMPLERS:
+            raise InvalidInput(f"unknown sampler {self.sampler!r}; one of {', '.join(SAMPLERS)}")
+        if self.kv_compression is not None:
+            check_window(self.kv_compression)
+
+
+def _check_range(name: str, value: int, lowest: int, highest: int, remedy: str) -> None:
+    if not lowest <= value <= highest:
+        raise InvalidInput(f"{name} {value} is outside {lowest} to {highest}; {remedy}")
+
+
+def check_window(window: tuple[int, int]) -> None:
+    """Raises InvalidInput unless the window (height, width) compresses and is at most 4x4."""
+    if window == (1, 1) or not all(1 <= side <= MAX_WINDOW_SIDE for side in window):
+        raise InvalidInput(
+            f"compression window {window[0]}x{window[1]} is not between 1x2 and "
+            f"{MAX_WINDOW_SIDE}x{MAX_WINDOW_SIDE}; 2x2 is a good choice"
+        )
+
+
+def parse_window(text: str) -> tuple[int, int]:
+    """`HxW` in tokens, such as "2x2", → (height, width). Raises InvalidInput."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if match is None:
+        raise InvalidInput(
+            f"compression window {text!r} is not HEIGHTxWIDTH in tokens; write for example 2x2"
+        )
+    window = (int(match[1]), int(match[2]))
+    check_window(window)
+    return window

@@ -1,0 +1,1 @@
+"""Weights and configurations in files: names, strict loading and saving, pipeline folders."""
