@@ -1,4 +1,5 @@
-"""A whole pipeline folder of tiny random components, in diffusers' layout; made in a second, and never trained.
+"""A whole pipeline folder of tiny random components, in diffusers' layout; made in a second, and never
+trained.
 
 Its base is 256 px, as the pocket model's. Each conftest.py that needs one imports `tiny_folder`.
 """
@@ -59,7 +60,11 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=300
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=300,
     ).save_pretrained(folder)
 
 

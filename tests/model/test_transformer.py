@@ -327,12 +327,12 @@ def test_bfloat16_is_close_and_keeps_its_dtype():
     assert relative_error(output.float(), expected) < 0.05
 
 
-# The compiler itself asks the prepared tensors, which are no leaves, for their gradients.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.slow
+# Torch's compiler warns of its own doings, and takes a warning made an error for a failure to compile.
+@pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning:torch")
 def test_compiles_without_graph_breaks():
     model = tiny(kv_compression=KVCompression((2, 2), "conv", (1,)))
-    compiled = torch.compile(model.forward, fullgraph=True)
+    # Tracing and its autograd are ours to keep possible; what a backend makes of the graph is not.
+    compiled = torch.compile(model.forward, fullgraph=True, backend="aot_eager")
     captions = model.prepare_captions(draw(2, 5, CAPTION_CHANNELS), mask_of([5, 3]))
     timesteps = model.prepare_timesteps(torch.tensor([5.0, 900.0]))
     latents = draw(2, 4, 6, 8)

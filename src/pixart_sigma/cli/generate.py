@@ -3,6 +3,7 @@
 Everything that can be refused cheaply is refused before torch is imported, the output path included.
 """
 
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,17 +61,10 @@ def generate(
 ) -> None:
     """Make pictures from a prompt."""
     started = time.perf_counter()
-    if size is not None and aspect is not None:
-        raise InvalidInput(f"--size {size} and --aspect {aspect} exclude each other; give one of them")
     from pixart_sigma.pipeline.metadata import check_output, numbered
 
-    height, width = parse_size(size) if size is not None else (None, None)
-    ratio = parse_aspect(aspect) if aspect is not None else None
-    for path in numbered(output, num_images):
-        check_output(path)
     folder = find_pipeline(model)
-    if ratio is not None:
-        height, width = nearest_bucket(ratio, base_resolution(folder))
+    height, width = _choose_size(size, aspect, folder)
     request = Request(
         prompts=(prompt,),
         negative_prompt=negative_prompt,
@@ -83,30 +77,50 @@ def generate(
         sampler=sampler,
         kv_compression=parse_window(kv_compression) if kv_compression is not None else None,
     )
+    paths = numbered(output, num_images)
+    for path in paths:
+        check_output(path)
     result = _generate_with_progress(model, dtype, device, request)
-    _write(
-        result, request, numbered(output, num_images), "pocket" if model == POCKET else folder.resolve().name
-    )
-    seconds = time.perf_counter() - started
-    for path, image_seed in zip(numbered(output, num_images), result.seeds, strict=True):
+    _write(result, request, paths, POCKET if model == POCKET else folder.resolve().name)
+    for path, image_seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {image_seed}")
-    print(f"{seconds:.1f} s")
+    print(f"{time.perf_counter() - started:.1f} s")
+
+
+def _choose_size(size: str | None, aspect: str | None, folder: Path) -> tuple[int, int] | tuple[None, None]:
+    """(height, width) in pixels, or (None, None) for the model's own."""
+    if size is not None and aspect is not None:
+        raise InvalidInput(f"--size {size} and --aspect {aspect} exclude each other; give one of them")
+    if size is not None:
+        return parse_size(size)
+    if aspect is not None:
+        return nearest_bucket(parse_aspect(aspect), base_resolution(folder))
+    return None, None
 
 
 def _generate_with_progress(model: str, dtype: str, device: str, request: Request) -> "Result":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("loading", total=request.num_steps)
-        from pixart_sigma.pipeline.text_to_image import TextToImage
+        # Importing torch and its friends makes a million objects and no garbage: to look for some, now and once more
+        # on leaving, would take a third of a short command's time.
+        gc.disable()
+        try:
+            from pixart_sigma.pipeline.text_to_image import TextToImage
 
-        pipeline = TextToImage.from_pretrained(model, dtype=dtype, device=device)
+            pipeline = TextToImage.from_pretrained(model, dtype=dtype, device=device)
+        finally:
+            gc.freeze()
+            gc.enable()
         progress.update(task, description="denoising")
-        return pipeline.generate(
+        result: Result = pipeline.generate(
             request, lambda done, total: progress.update(task, completed=done, total=total)
         )
+        return result
 
 
 def _write(result: "Result", request: Request, paths: list[Path], model_name: str) -> None:

@@ -30,7 +30,7 @@ def timestep_sinusoid(values: Tensor) -> Tensor:
 def _axis_embedding(length: int, span: float, channels: int, device: torch.device) -> Tensor:
     """Sines then cosines of `length` positions spread over [0, span) → (length, channels) float64."""
     dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-    positions = torch.arange(length, dtype=dtype, device=device) * span / 8
+    positions = torch.arange(length, dtype=dtype, device=device) * (span / length)
     half = channels // 2
     frequencies = MAX_PERIOD ** (-torch.arange(half, dtype=dtype, device=device) / half)
     angles = positions[:, None] * frequencies

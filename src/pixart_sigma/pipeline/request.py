@@ -51,7 +51,7 @@ class Request:
             check_size(self.height, self.width)
         _check_range("steps", self.num_steps, 1, MAX_STEPS, f"{DEFAULT_STEPS} is a good choice")
         _check_range(
-            "num_images", self.num_images, 1, MAX_IMAGES // len(self.prompts), "make several calls for more"
+            "num_images", self.num_images, 1, MAX_IMAGES // len(self.prompts), "several calls make more"
         )
         _check_range("seed", self.seed, 0, MAX_SEED, "0 is as good as any")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):

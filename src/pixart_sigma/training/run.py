@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
     Recipe,
@@ -28,6 +29,7 @@ def train(recipe: str, output: Path, overrides: list[str] | None = None, resume:
     # A wrong recipe is reported before torch is imported, which takes seconds.
     from pixart_sigma.training.loop import Task, choose_device, run_loop
 
+    keep_freed_memory()
     device = choose_device(resolved.run.device)
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.toml").write_text(dump_recipe(resolved), "utf-8")

@@ -1,0 +1,99 @@
+"""Pools of latents of drawn scenes: drawn, encoded and cached without keeping the pixels.
+
+Legend: N scenes, C latent channels, h, w latents.
+
+    folder/latents.npy    (N, C, h, w) fp16: the posterior's mean, unscaled
+    folder/scenes.jsonl   as in a pool of images
+    folder/pool.json      written last; holds the digest of the autoencoder's weights
+
+Knows nothing of the transformer, and does not scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from pixart_sigma.data.drawn import (
+    Report,
+    SceneRecord,
+    draw_scenes,
+    read_manifest,
+    read_records,
+    world_fingerprint,
+    write_manifest,
+    write_records,
+)
+from pixart_sigma.encoders.autoencoder import Autoencoder
+
+
+@dataclass(frozen=True)
+class LatentPool:
+    """A finished pool: latents (N, C, h, w) fp16, unscaled, and as many records."""
+
+    latents: NDArray[np.float16]
+    records: list[SceneRecord]
+
+
+def autoencoder_digest(folder: Path) -> str:
+    """A digest of the weights in `folder/vae`."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted((folder / "vae").glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def latent_pool(
+    folder: Path,
+    autoencoder: Autoencoder,
+    digest: str,
+    first_seed: int,
+    num_scenes: int,
+    height: int,
+    width: int,
+    report: Report | None = None,
+) -> LatentPool:
+    """Open the pool in `folder`, or make it if it is missing or was made from other scenes or by other weights.
+
+    `digest` is `autoencoder_digest` of the autoencoder given; `report(done, total)` is called now and then.
+    """
+    wanted = {
+        "first_seed": first_seed,
+        "num_scenes": num_scenes,
+        "height": height,
+        "width": width,
+        "autoencoder": digest,
+        "world": world_fingerprint(first_seed),
+    }
+    if read_manifest(folder) != wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pool.json").unlink(missing_ok=True)
+        scale = autoencoder.latent_scale
+        channels = int(autoencoder.model.config.latent_channels)
+        shape = (num_scenes, channels, height // scale, width // scale)
+        stored = open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
+        with (folder / "scenes.jsonl").open("w", encoding="utf-8") as lines:
+            for offset, images, records in draw_scenes(first_seed, num_scenes, height, width):
+                stored[offset : offset + len(images)] = _unscaled_latents(autoencoder, images)
+                write_records(lines.write, records)
+                if report:
+                    report(offset + len(images), num_scenes)
+        stored.flush()
+        write_manifest(folder, wanted)
+    return LatentPool(np.load(folder / "latents.npy", mmap_mode="r"), read_records(folder))
+
+
+def _unscaled_latents(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> NDArray[np.float16]:
+    model = autoencoder.model
+    pixels = torch.from_numpy(images).to(model.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    # bf16 halves the time; its rounding is far below the autoencoder's own error.
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
+        mean = model.encode(pixels).latent_dist.mode()
+    latents: NDArray[np.float16] = mean.to(torch.float16).cpu().numpy()
+    return latents

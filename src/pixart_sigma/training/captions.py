@@ -1,0 +1,39 @@
+"""Captions as token ids, tokenised once and drawn from for every batch.
+
+Legend: N captions, B batch, L tokens of the longest caption of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Few distinct lengths, as for the transformer's captions.
+_LENGTH_MULTIPLE = 8
+
+
+class CaptionTable:
+    """Token ids of N captions, the end token included."""
+
+    def __init__(self, tokenizer: Any, captions: Sequence[str]) -> None:
+        rows = tokenizer(list(captions)).input_ids
+        self.lengths = torch.tensor([len(row) for row in rows])
+        self._ids = torch.full((len(rows), int(self.lengths.max())), tokenizer.pad_token_id, dtype=torch.int16)
+        self._padding: int = tokenizer.pad_token_id
+        for index, row in enumerate(rows):
+            self._ids[index, : len(row)] = torch.tensor(row, dtype=torch.int16)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """indices (B,) → ids (B, L) int64 and mask (B, L) bool, L a multiple of 8."""
+        lengths = self.lengths[indices]
+        longest = int(lengths.max())
+        padded = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+        ids = torch.full((len(indices), padded), self._padding, dtype=torch.int64)
+        ids[:, :longest] = self._ids[indices, :longest].long()
+        return ids, torch.arange(padded) < lengths[:, None]

@@ -1,0 +1,146 @@
+"""The text encoder task: a tokenizer made from captions, then a tiny T5 encoder that fills in masked pieces.
+
+Legend: B batch, L caption tokens, V pieces.
+
+This is only a start: the encoder goes on learning with the transformer in the base stage. Knows nothing of images.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED
+from pixart_sigma.training.captions import CaptionTable
+from pixart_sigma.training.draws import batch_indices, keyed_generator
+from pixart_sigma.training.recipe import TextEncoderModelRecipe, TextEncoderRecipe
+from pixart_sigma.world import dense_caption, sample_scene, short_caption
+
+# T5 has no mask piece; its first sentinel stands for whatever is hidden.
+MASK = "<extra_id_0>"
+_VALIDATION_BATCH = 128
+
+
+def train_tokenizer(captions: list[str], vocabulary_size: int) -> Any:
+    """A lower-casing Unigram tokenizer in T5's conventions: <pad> 0, </s> 1 appended, <unk> 2.
+
+    Returns transformers' generic fast tokenizer and not its T5Tokenizer, which would drop the normaliser. All ASCII
+    is in the alphabet, so that a word never seen falls apart into letters and is not lost.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=["<pad>", "</s>", "<unk>", MASK],
+        unk_token="<unk>",
+        initial_alphabet=["▁", *string.ascii_lowercase, *string.digits, *string.punctuation],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=[MASK],
+        model_max_length=300,
+    )
+
+
+def build_text_encoder(recipe: TextEncoderModelRecipe, num_pieces: int) -> Any:
+    """A fresh T5EncoderModel with gated GELU, as in T5 v1.1."""
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    config = T5Config(
+        vocab_size=num_pieces,
+        d_model=recipe.width,
+        d_kv=recipe.width // recipe.num_heads,
+        d_ff=recipe.feed_forward_width,
+        num_layers=recipe.num_layers,
+        num_heads=recipe.num_heads,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    return T5EncoderModel(config)
+
+
+class TextEncoderTask:
+    """Masked-piece prediction over short and dense captions of drawn scenes."""
+
+    def __init__(self, recipe: TextEncoderRecipe, output: Path, device: torch.device) -> None:
+        self._recipe = recipe
+        self._device = device
+        captions = _captions(0, recipe.num_scenes)
+        self._tokenizer = train_tokenizer(captions, recipe.model.vocabulary_size)
+        self._training = CaptionTable(self._tokenizer, captions)
+        self._validation = CaptionTable(
+            self._tokenizer, _captions(FIRST_VALIDATION_SEED, recipe.num_validation)
+        )
+        torch.manual_seed(recipe.run.seed)
+        self.model: nn.Module = build_text_encoder(recipe.model, len(self._tokenizer)).to(device)
+        self._mask_id = int(self._tokenizer.convert_tokens_to_ids(MASK))
+
+    def compile(self) -> None:
+        """Lengths vary and the model is tiny: nothing is worth compiling."""
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        """Cross-entropy of the hidden pieces of the batch of `step`."""
+        run = self._recipe.run
+        indices = batch_indices(run.seed, step, run.batch_size, len(self._training))
+        loss, hits = self._predict(self._training, indices, keyed_generator(run.seed, step, "masks"))
+        return {"loss": loss, "accuracy": hits}
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Held-out loss and accuracy, with the same masks every time."""
+        generator = keyed_generator(self._recipe.run.seed, 0, "validation masks")
+        batches = torch.arange(len(self._validation)).split(_VALIDATION_BATCH)
+        results = [self._predict(self._validation, indices, generator) for indices in batches]
+        return {
+            "loss": sum(float(loss) for loss, _ in results) / len(results),
+            "accuracy": sum(float(hits) for _, hits in results) / len(results),
+        }
+
+    def export(self, folder: Path) -> dict[str, float]:
+        """Write `tokenizer/` and `text_encoder/` (fp32: training goes on from here)."""
+        model: Any = self.model
+        self._tokenizer.save_pretrained(folder / "tokenizer")
+        model.save_pretrained(folder / "text_encoder")
+        return {"pieces": float(len(self._tokenizer))}
+
+    def _predict(self, table: CaptionTable, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        ids, mask = table.take(indices)
+        hidden = (torch.rand(ids.shape, generator=generator) < self._recipe.masked) & mask
+        # At least one, or the mean over hidden pieces would be undefined: the first piece of the first caption.
+        hidden[0, 0] = True
+        shown = ids.masked_fill(hidden, self._mask_id).to(self._device)
+        target, hidden = ids.to(self._device), hidden.to(self._device)
+        model: Any = self.model
+        states = model(input_ids=shown, attention_mask=mask.to(self._device)).last_hidden_state[hidden]
+        pieces = model.get_input_embeddings().weight
+        # T5's embeddings have unit variance, hence the scale of its tied output layer.
+        logits = (states @ pieces.T.to(states.dtype)).float() * pieces.shape[1] ** -0.5
+        wanted = target[hidden]
+        return F.cross_entropy(logits, wanted), (logits.argmax(-1) == wanted).float().mean()
+
+
+def _captions(first_seed: int, num_scenes: int) -> list[str]:
+    scenes = [sample_scene(seed) for seed in range(first_seed, first_seed + num_scenes)]
+    return [caption(scene) for scene in scenes for caption in (short_caption, dense_caption)]

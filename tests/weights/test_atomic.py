@@ -1,0 +1,65 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.weights.atomic import check_writable, written_whole
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    with written_whole(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_after_a_failure_all_is_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_the_users(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        with written_whole(tmp_path / "file") as temporary:
+            temporary.write_text("")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_writable_path_stays_untouched(tmp_path: Path) -> None:
+    check_writable(tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_paths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="is a folder"):
+        check_writable(tmp_path)
+    with pytest.raises(InvalidInput, match="does not exist; create it first"):
+        check_writable(tmp_path / "nowhere" / "file")
+    with pytest.raises(InvalidInput, match="does not exist; create it first"):
+        check_writable(tmp_path / "file" / "file")
+
+
+def test_a_folder_that_refuses_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # the tests may run as root, whom no folder refuses
+    with pytest.raises(InvalidInput, match=r"is not writable \(Permission denied\)"):
+        check_writable(tmp_path / "file")

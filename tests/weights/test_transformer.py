@@ -1,0 +1,123 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_pipeline import TRANSFORMER
+
+from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.model.config import KVCompression
+from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.weights.transformer import (
+    WEIGHTS_FILE,
+    load_transformer,
+    save_transformer,
+    with_average_compression,
+)
+
+COMPRESSED = replace(TRANSFORMER, kv_compression=KVCompression((2, 2), "conv", (2, 3)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_transformer(PixArtTransformer(TRANSFORMER), tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("config", [TRANSFORMER, COMPRESSED, replace(TRANSFORMER, qk_norm=True)])
+def test_a_saved_model_comes_back_bit_by_bit(config: object, tmp_path: Path) -> None:
+    model = PixArtTransformer(config)  # type: ignore[arg-type]
+    save_transformer(model, tmp_path / "new" / "folder")
+    loaded = load_transformer(tmp_path / "new" / "folder")
+    assert loaded.config == config
+    assert not loaded.training
+    saved = model.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.state_dict().items())
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", WEIGHTS_FILE]
+
+
+def test_the_model_loads_in_the_wanted_dtype(folder: Path) -> None:
+    assert {parameter.dtype for parameter in load_transformer(folder, torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
+def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
+    state_dict = load_file(folder / WEIGHTS_FILE)
+    for name, tensor in changes.items():
+        if tensor is None:
+            del state_dict[name]
+        else:
+            state_dict[name] = tensor
+    save_file(state_dict, folder / WEIGHTS_FILE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"proj_out.bias": None}, r"missing: proj_out\.bias; export"),
+        ({"stray": torch.ones(1)}, "unexpected: stray; export"),
+        ({"proj_out.bias": torch.ones(3)}, r"wrong shape: proj_out\.bias \[3\] instead of \[32\]; export"),
+    ],
+)
+def test_every_difference_is_named(folder: Path, changes: dict[str, torch.Tensor | None], message: str) -> None:
+    rewrite(folder, **changes)
+    with pytest.raises(WeightsError, match=message):
+        load_transformer(folder)
+
+
+def test_many_differences_are_counted(folder: Path) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 5}))
+    with pytest.raises(WeightsError, match=r"missing: transformer_blocks\.4\.[^,]*, [^,]*, [^,]* and \d+ more;"):
+        load_transformer(folder)
+
+
+@pytest.mark.parametrize("name", ["pos_embed.pos_embed", "caption_projection.y_embedding"])
+def test_old_buffers_are_dropped(folder: Path, name: str) -> None:
+    rewrite(folder, **{name: torch.ones(1, 4, 24)})
+    assert name not in load_transformer(folder).state_dict()
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / WEIGHTS_FILE).unlink()
+    with pytest.raises(WeightsError, match=rf"weight file .*{WEIGHTS_FILE} is missing"):
+        load_transformer(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 200, -1])
+def test_a_truncated_file_is_refused(folder: Path, kept: int) -> None:
+    file = folder / WEIGHTS_FILE
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(WeightsError, match=r"^weight file [^\n]* is corrupt \([^\n]*\)"):
+        load_transformer(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\ud800"])
+def test_a_broken_configuration_is_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        load_transformer(folder)
+
+
+def test_a_pickle_in_the_place_of_the_weights_is_never_run(folder: Path) -> None:
+    torch.save(PixArtTransformer(TRANSFORMER).state_dict(), folder / WEIGHTS_FILE)
+    with pytest.raises(WeightsError, match="is corrupt"):
+        load_transformer(folder)
+
+
+@pytest.mark.parametrize("config", [TRANSFORMER, COMPRESSED])
+def test_average_compression_shares_the_parameters(config: object) -> None:
+    model = PixArtTransformer(config).eval()  # type: ignore[arg-type]
+    compressed = with_average_compression(model, (2, 1))
+    assert compressed.config.kv_compression == KVCompression((2, 1), "average", (2, 3))
+    assert not compressed.training
+    parameters = dict(model.named_parameters())
+    for name, parameter in compressed.named_parameters():
+        assert parameter.data_ptr() == parameters[name].data_ptr()
+    assert model.config == config
+
+
+def test_compression_that_compresses_nothing_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="1x1"):
+        with_average_compression(PixArtTransformer(TRANSFORMER), (1, 1))
