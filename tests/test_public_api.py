@@ -11,5 +11,7 @@ def test_the_public_names_are_these() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import pixart_sigma, sys; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    code = (
+        "import pixart_sigma, sys; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -68,12 +68,12 @@ def write_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_text_encoder(folder: Path) -> None:
+def write_text_encoder(folder: Path, width: int = 16) -> None:
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
         vocab_size=len(WORDS) + 3,
-        d_model=16,
+        d_model=width,
         d_kv=8,
         d_ff=32,
         num_layers=2,

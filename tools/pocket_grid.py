@@ -1,6 +1,6 @@
-"""Draw the quality grid of a model on the drawn world: 64 one-object prompts with fixed seeds, none left out.
+"""Draw the quality grid of a model on the drawn world: one-object prompts with fixed seeds, none left out.
 
-    python tools/pocket_grid.py [--model pocket] [--size 256] --output docs/images/quality.png
+    python tools/pocket_grid.py [--model pocket] [--size 256] [--number 64] --output docs/images/quality.jpg
 
 Writes the grid, eight to a row, and beside it a Markdown list of the prompts in the same order. Counting what is
 right is left to whoever looks at it.
@@ -26,12 +26,17 @@ GAP = 4
 def one_thing_scenes(number: int) -> list[Scene]:
     """The first `number` scenes with a single thing, whose caption names its colour."""
     scenes = (sample_scene(seed) for seed in range(FIRST_SEED, FIRST_SEED + 100 * number))
-    single = (scene for scene in scenes if len(scene.things) == 1 and scene.things[0].colour in short_caption(scene))
+    single = (
+        scene for scene in scenes if len(scene.things) == 1 and scene.things[0].colour in short_caption(scene)
+    )
     return list(islice(single, number))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Parse the command line, draw, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--number", type=int, default=64)
@@ -47,7 +52,7 @@ def main() -> None:
         picture = model(prompt, height=size, width=size, seed=index).images[0]
         grid.paste(picture, (index % COLUMNS * (size + GAP), index // COLUMNS * (size + GAP)))
         print(f"{index + 1:3d}/{len(prompts)} {prompt}", flush=True)
-    grid.save(arguments.output, optimize=True)
+    grid.save(arguments.output, optimize=True, quality=90)
     lines = [f"{index + 1}. {prompt}" for index, prompt in enumerate(prompts)]
     arguments.output.with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
 

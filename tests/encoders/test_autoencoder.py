@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparison import relative_error
 
+from comparison import relative_error
 from pixart_sigma.encoders.autoencoder import Autoencoder
 
 

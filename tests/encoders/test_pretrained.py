@@ -51,7 +51,7 @@ def test_a_truncated_file_is_refused_in_one_line(
 def test_a_missing_tensor_is_named(loader: type[Autoencoder | TextEncoder], folder: Path) -> None:
     file = folder / WEIGHT_FILES[loader]
     state_dict = load_file(file)
-    name = next(name for name in state_dict if name.endswith("layer_norm.weight") or name.endswith("conv_in.weight"))
+    name = next(name for name in state_dict if name.endswith(("layer_norm.weight", "conv_in.weight")))
     del state_dict[name]
     save_file(state_dict, file, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=f"missing {name}"):

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparison import relative_error
 
+from comparison import relative_error
 from pixart_sigma.encoders.text import TextEncoder
 
 PROMPTS = ["a red house", "a small cactus with a happy face in the desert", "", "a red house"]

@@ -101,7 +101,7 @@ def test_padding_is_never_looked_at():
     clean = model(latents, model.prepare_captions(embeds, mask), timesteps)
     spoilt = torch.where(mask[..., None], embeds, torch.tensor(float("nan")))
     captions = model.prepare_captions(spoilt, mask)
-    assert captions.length == 24  # 20, rounded up to a multiple of 8, not 300
+    assert captions.length == 32  # 20, rounded up to a multiple of 16, not 300
     assert torch.equal(model(latents, captions, timesteps), clean)
 
 

@@ -2,11 +2,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from tiny_pipeline import TRANSFORMER
 
 from pixart_sigma.errors import WeightsError
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.weights.config import config_content, transformer_config
+from tiny_pipeline import TRANSFORMER
 
 RELEASED_SIGMA_1024 = {
     "_class_name": "PixArtTransformer2DModel",
@@ -53,7 +53,9 @@ def test_the_default_configuration_is_the_released_sigma_1024() -> None:
 def test_weights_decide_about_micro_conditioning_where_the_file_does_not() -> None:
     content = RELEASED_SIGMA_1024 | {"use_additional_conditions": None}
     assert not transformer_config(content, ()).micro_conditioning
-    assert transformer_config(content, ("adaln_single.emb.resolution_embedder.linear_1.bias",)).micro_conditioning
+    assert transformer_config(
+        content, ("adaln_single.emb.resolution_embedder.linear_1.bias",)
+    ).micro_conditioning
 
 
 @pytest.mark.parametrize(("sample_size", "scale"), [(32, 1), (64, 1), (128, 2), (256, 4)])

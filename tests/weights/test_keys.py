@@ -2,8 +2,8 @@ import re
 
 import pytest
 import torch
-from comparison import load_golden
 
+from comparison import load_golden
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.keys import OFFICIAL_BUFFERS, OFFICIAL_NAMES, from_official
@@ -11,13 +11,19 @@ from pixart_sigma.weights.keys import OFFICIAL_BUFFERS, OFFICIAL_NAMES, from_off
 
 @pytest.mark.parametrize(
     ("golden", "micro_conditioning", "compressed"),
-    [("sigma_plain_square", False, ()), ("alpha_micro_condition", True, ()), ("sigma_kv_conv2_deep", False, (2, 3))],
+    [
+        ("sigma_plain_square", False, ()),
+        ("alpha_micro_condition", True, ()),
+        ("sigma_kv_conv2_deep", False, (2, 3)),
+    ],
 )
 def test_official_names_become_exactly_ours(
     golden: str, micro_conditioning: bool, compressed: tuple[int, ...]
 ) -> None:
     tensors, _ = load_golden(golden)
-    official = {name.removeprefix("state_dict."): value for name, value in tensors.items() if "state_dict" in name}
+    official = {
+        name.removeprefix("state_dict."): value for name, value in tensors.items() if "state_dict" in name
+    }
     config = TransformerConfig(
         num_layers=4,
         num_attention_heads=4,
@@ -35,7 +41,9 @@ def test_official_names_become_exactly_ours(
 
 def test_fused_rows_are_split_in_their_order() -> None:
     qkv = torch.arange(6.0)
-    ours, leftovers = from_official({"blocks.12.attn.qkv.bias": qkv, "blocks.3.cross_attn.kv_linear.weight": qkv[:4]})
+    ours, leftovers = from_official(
+        {"blocks.12.attn.qkv.bias": qkv, "blocks.3.cross_attn.kv_linear.weight": qkv[:4]}
+    )
     assert {name: tensor.tolist() for name, tensor in ours.items()} == {
         "transformer_blocks.12.attn1.to_q.bias": [0, 1],
         "transformer_blocks.12.attn1.to_k.bias": [2, 3],
@@ -55,5 +63,7 @@ def test_unknown_names_are_left_over() -> None:
 def test_no_two_official_names_share_one_of_ours() -> None:
     targets = [target for names in OFFICIAL_NAMES.values() for target in names]
     assert len(set(targets)) == len(targets)
-    assert all(("{}" in source) == ("{}" in target) for source, names in OFFICIAL_NAMES.items() for target in names)
+    assert all(
+        ("{}" in source) == ("{}" in target) for source, names in OFFICIAL_NAMES.items() for target in names
+    )
     assert not any(re.search(r"\.(weight|bias)$", target) for target in targets)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import TRANSFORMER
 
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression
@@ -16,6 +15,7 @@ from pixart_sigma.weights.transformer import (
     save_transformer,
     with_average_compression,
 )
+from tiny_pipeline import TRANSFORMER
 
 COMPRESSED = replace(TRANSFORMER, kv_compression=KVCompression((2, 2), "conv", (2, 3)))
 
@@ -35,11 +35,16 @@ def test_a_saved_model_comes_back_bit_by_bit(config: object, tmp_path: Path) -> 
     assert not loaded.training
     saved = model.state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.state_dict().items())
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", WEIGHTS_FILE]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        "config.json",
+        WEIGHTS_FILE,
+    ]
 
 
 def test_the_model_loads_in_the_wanted_dtype(folder: Path) -> None:
-    assert {parameter.dtype for parameter in load_transformer(folder, torch.bfloat16).parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in load_transformer(folder, torch.bfloat16).parameters()} == {
+        torch.bfloat16
+    }
 
 
 def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
@@ -60,7 +65,9 @@ def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
         ({"proj_out.bias": torch.ones(3)}, r"wrong shape: proj_out\.bias \[3\] instead of \[32\]; export"),
     ],
 )
-def test_every_difference_is_named(folder: Path, changes: dict[str, torch.Tensor | None], message: str) -> None:
+def test_every_difference_is_named(
+    folder: Path, changes: dict[str, torch.Tensor | None], message: str
+) -> None:
     rewrite(folder, **changes)
     with pytest.raises(WeightsError, match=message):
         load_transformer(folder)
@@ -69,7 +76,9 @@ def test_every_difference_is_named(folder: Path, changes: dict[str, torch.Tensor
 def test_many_differences_are_counted(folder: Path) -> None:
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 5}))
-    with pytest.raises(WeightsError, match=r"missing: transformer_blocks\.4\.[^,]*, [^,]*, [^,]* and \d+ more;"):
+    with pytest.raises(
+        WeightsError, match=r"missing: transformer_blocks\.4\.[^,]*, [^,]*, [^,]* and \d+ more;"
+    ):
         load_transformer(folder)
 
 

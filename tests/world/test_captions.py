@@ -1,3 +1,5 @@
+import itertools
+
 from pixart_sigma.world import Scene, Thing, dense_caption, sample_scene, short_caption
 from pixart_sigma.world.scene import NATURAL_COLOUR
 
@@ -32,6 +34,6 @@ def test_a_caption_depends_on_the_scene_alone() -> None:
 def test_articles_fit_the_next_word() -> None:
     for scene in SCENES:
         words = f"{short_caption(scene)} {dense_caption(scene)}".lower().split()
-        for first, second in zip(words, words[1:], strict=False):
+        for first, second in itertools.pairwise(words):
             assert first != "a" or second[0] not in "aeiou"
             assert first != "an" or second[0] in "aeiou"

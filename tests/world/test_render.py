@@ -25,7 +25,9 @@ def test_a_larger_picture_shows_the_same_scene() -> None:
 
 def test_things_keep_their_proportions_in_a_wide_picture() -> None:
     def painted(height: int, width: int) -> tuple[int, int]:
-        pixels = render(Scene("meadow", (Thing("ball", "purple", "large", "centre"),), 1), height, width).astype(int)
+        pixels = render(
+            Scene("meadow", (Thing("ball", "purple", "large", "centre"),), 1), height, width
+        ).astype(int)
         near = np.abs(pixels - [0x8A, 0x3F, 0xD0]).sum(-1) < 30
         rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
         return int(np.ptp(rows)), int(np.ptp(columns))

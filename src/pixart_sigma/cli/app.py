@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, TextIO
 
 import typer
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 import pixart_sigma
 from pixart_sigma.cli.generate import generate
@@ -17,7 +17,6 @@ from pixart_sigma.cli.train import train
 from pixart_sigma.errors import PixArtSigmaError
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
@@ -45,6 +44,7 @@ def _table(
 def run(arguments: Sequence[str]) -> int:
     """Arguments without the program's name → exit status: 0, 2 for bad input, 130 when interrupted."""
     with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _show_warning
         return _run(arguments)
 
@@ -67,9 +67,12 @@ def _run(arguments: Sequence[str]) -> int:
         return _fail(
             f"{error.filename or 'a file'}: {error.strerror or error}; check the path and the space left"
         )
-    except (KeyboardInterrupt, Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(
+            error
+        ):  # torch's own says so, on every device
+            raise
+        return _fail("the memory does not suffice; make the picture smaller, or fewer at a time")
 
 
 def _fail(message: str) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.request import (
     DEFAULT_GUIDANCE_SCALE,
@@ -80,6 +81,7 @@ def generate(
     paths = numbered(output, num_images)
     for path in paths:
         check_output(path)
+    keep_freed_memory()
     result = _generate_with_progress(model, dtype, device, request)
     _write(result, request, paths, POCKET if model == POCKET else folder.resolve().name)
     for path, image_seed in zip(paths, result.seeds, strict=True):
@@ -106,8 +108,8 @@ def _generate_with_progress(model: str, dtype: str, device: str, request: Reques
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("loading", total=request.num_steps)
-        # Importing torch and its friends makes a million objects and no garbage: to look for some, now and once more
-        # on leaving, would take a third of a short command's time.
+        # Importing torch and its friends makes a million objects and no garbage: looking for some, now and
+        # once more on leaving, would take a third of a short command's time.
         gc.disable()
         try:
             from pixart_sigma.pipeline.text_to_image import TextToImage

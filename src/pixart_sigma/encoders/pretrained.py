@@ -20,7 +20,7 @@ def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
     fit.
     """
     if not (folder / "config.json").is_file():
-        raise WeightsError(f"{folder} has no config.json; give a folder in the diffusers pipeline layout")
+        raise WeightsError(f"{folder} has no config.json; fetch or export it again")
     if not any(folder.glob("*.safetensors")):
         raise WeightsError(
             f"{folder} has no .safetensors file (pickled weights are never read); convert or fetch them"

@@ -1,6 +1,6 @@
 """What the transformer prepares before it runs: captions once per prompt, timesteps once per schedule.
 
-Legend: B batch, L caption tokens (a multiple of 8), D width, S timestep rows, K blocks.
+Legend: B batch, L caption tokens (a multiple of 16), D width, S timestep rows, K blocks.
 Only holds and arranges tensors; the transformer computes them.
 """
 

@@ -25,7 +25,7 @@ from pixart_sigma.model.embeddings import (
 )
 from pixart_sigma.model.kv_compression import CompressionInitialisation, KVCompressor
 
-CAPTION_LENGTH_MULTIPLE = 8  # few distinct padded lengths: few recompilations, aligned rows
+CAPTION_LENGTH_MULTIPLE = 16  # few distinct padded lengths: few recompilations, aligned rows
 
 
 class PixArtTransformer(nn.Module):
@@ -53,7 +53,7 @@ class PixArtTransformer(nn.Module):
         """caption_embeds (B, L, caption channels), caption_mask (B, L) bool, True on real tokens → Captions.
 
         Only real tokens are projected; the result is as long as the longest caption, rounded up to a
-        multiple of 8.
+        multiple of 16.
         Raises InvalidInput for shapes that do not fit and for a caption without tokens.
         """
         mask = caption_mask.bool()

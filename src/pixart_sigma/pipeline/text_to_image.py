@@ -218,9 +218,10 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device
+        torch.zeros(1, device=device).item()  # "meta", whose tensors have no content, fails here too
     except (RuntimeError, AssertionError) as error:
         raise InvalidInput(f"device {device!r} is not available here; use --device cpu or auto") from error
+    return torch.device(device)
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

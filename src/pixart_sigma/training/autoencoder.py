@@ -49,7 +49,7 @@ def build_autoencoder(recipe: AutoencoderModelRecipe, sample_size: int) -> Any:
 
 def to_pixels(images: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> Tensor:
     """images (B, H, W, 3) uint8 → (B, 3, H, W) fp32 in [-1, 1]."""
-    stacked = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    stacked = torch.from_numpy(np.array(images)).to(device)
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

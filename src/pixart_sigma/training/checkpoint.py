@@ -58,9 +58,11 @@ def load_checkpoint(
     live = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     for target, file in ((live, "weights.safetensors"), (average.tensors, "average.safetensors")):
         stored = load_file(folder / file)
-        if stored.keys() != target.keys():
-            unlike = ", ".join(sorted(stored.keys() ^ target.keys())[:3])
-            raise WeightsError(f"{folder / file} has other weights than this recipe makes ({unlike}, …)")
+        shapes = {name: tensor.shape for name, tensor in target.items()}
+        if {name: tensor.shape for name, tensor in stored.items()} != shapes:
+            raise WeightsError(
+                f"{folder / file} has other weights than this recipe makes; resume with {folder / 'recipe.toml'}"
+            )
         with torch.no_grad():
             for name, tensor in stored.items():
                 target[name].copy_(tensor)

@@ -59,6 +59,8 @@ def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device, res
     an output folder that has checkpoints is an error, so that no run overwrites another.
     """
     run = recipe.run
+    # Dropout would draw from the global generator, which no key and no checkpoint holds; nothing here wants it.
+    task.model.eval()
     optimizers = build_optimizers(task.model, recipe.optimizer)
     average = MovingAverage(task.model, run.ema_decay)
     done = 0
@@ -106,10 +108,8 @@ def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device, res
                 progress.log(finished, figures)
             if finished % run.validate_every == 0 or finished == run.steps:
                 average.swap()
-                task.model.eval()
                 with torch.no_grad(), _autocast(run, device):
                     figures = task.validate(finished, samples)
-                task.model.train()
                 average.swap()
                 metrics.write(finished, {f"validation_{name}": value for name, value in figures.items()})
                 progress.say(f"step {finished}: " + _line(figures, "validation "))
@@ -120,7 +120,6 @@ def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device, res
                 )
                 progress.pause()
         average.swap()
-        task.model.eval()
         with torch.no_grad():
             closing = task.export(output / "export")
         average.swap()

@@ -27,7 +27,10 @@ _VALIDATION_BATCH = 128
 
 
 def train_tokenizer(captions: list[str], vocabulary_size: int) -> Any:
-    """A lower-casing Unigram tokenizer in T5's conventions: <pad> 0, </s> 1 appended, <unk> 2.
+    """A lower-casing byte-pair tokenizer with T5's special pieces: <pad> 0, </s> 1 appended, <unk> 2.
+
+    Byte pairs and not T5's Unigram, which on so few distinct words keeps 206 pieces and breaks most words in two or
+    three: a short caption took 31 pieces and a dense one 104, which more than doubled the time of a step.
 
     Returns transformers' generic fast tokenizer and not its T5Tokenizer, which would drop the normaliser. All ASCII
     is in the alphabet, so that a word never seen falls apart into letters and is not lost.
@@ -35,7 +38,7 @@ def train_tokenizer(captions: list[str], vocabulary_size: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.Unigram())
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()]
     )
@@ -43,10 +46,9 @@ def train_tokenizer(captions: list[str], vocabulary_size: int) -> Any:
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
+    trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         special_tokens=["<pad>", "</s>", "<unk>", MASK],
-        unk_token="<unk>",
         initial_alphabet=["▁", *string.ascii_lowercase, *string.digits, *string.punctuation],
         show_progress=False,
     )

@@ -56,7 +56,6 @@ class TransformerTask:
         self.model: nn.Module = nn.ModuleDict(
             {"transformer": self._transformer, "text_encoder": self._text_model}
         )
-        self.model.train()
         self._forward: Any = self._transformer
         self._schedule = linear_schedule().to(device)
         digest = autoencoder_digest(recipe.autoencoder)

@@ -45,7 +45,14 @@ def _cloud(cx: float, cy: float, scale: float) -> str:
 
 def _desert(width: float, height: float, rng: random.Random) -> str:
     sun = _disc(width * (0.15 + 0.7 * rng.random()), height * 0.17, 0.085, "#fff2b8")
-    far = _hill(width, height, GROUND - 0.05 - 0.08 * rng.random(), GROUND - 0.02, GROUND - 0.12 * rng.random(), "#e9a95f")
+    far = _hill(
+        width,
+        height,
+        GROUND - 0.05 - 0.08 * rng.random(),
+        GROUND - 0.02,
+        GROUND - 0.12 * rng.random(),
+        "#e9a95f",
+    )
     near = _hill(width, height, GROUND + 0.02, GROUND - 0.03 + 0.05 * rng.random(), GROUND + 0.04, "#f4c67e")
     front = _hill(width, height, 0.9, 0.88 - 0.04 * rng.random(), 0.86, "#fad899")
     return _sky(width, height, "#f7b26a", "#fde9c0") + sun + far + near + front
@@ -53,7 +60,9 @@ def _desert(width: float, height: float, rng: random.Random) -> str:
 
 def _meadow(width: float, height: float, rng: random.Random) -> str:
     clouds = _cloud(width * (0.1 + 0.8 * rng.random()), height * 0.17, 0.9)
-    far = _hill(width, height, GROUND - 0.14 * rng.random(), GROUND - 0.06, GROUND - 0.14 * rng.random(), "#79c267")
+    far = _hill(
+        width, height, GROUND - 0.14 * rng.random(), GROUND - 0.06, GROUND - 0.14 * rng.random(), "#79c267"
+    )
     near = _hill(width, height, GROUND + 0.02, GROUND - 0.02 + 0.05 * rng.random(), GROUND + 0.01, "#97d65f")
     front = _hill(width, height, 0.9, 0.88 - 0.04 * rng.random(), 0.9, "#b3e36d")
     return _sky(width, height, "#5db4f5", "#cfeeff") + clouds + far + near + front
@@ -62,7 +71,9 @@ def _meadow(width: float, height: float, rng: random.Random) -> str:
 def _snow(width: float, height: float, rng: random.Random) -> str:
     peak = width * (0.2 + 0.6 * rng.random())
     base, top, half = height * (GROUND + 0.05), height * 0.28, 0.34
-    mountain = f'<path d="M{peak - half:.4f} {base} L{peak:.4f} {top} L{peak + half:.4f} {base} Z" fill="#8fa6c4"/>'
+    mountain = (
+        f'<path d="M{peak - half:.4f} {base} L{peak:.4f} {top} L{peak + half:.4f} {base} Z" fill="#8fa6c4"/>'
+    )
     third = (base - top) * 0.3
     cap = f'<path d="M{peak - half * 0.3:.4f} {top + third:.4f} L{peak:.4f} {top} L{peak + half * 0.3:.4f} {top + third:.4f} Z" fill="#f2f7fc"/>'
     near = _hill(width, height, GROUND - 0.02, GROUND - 0.05 + 0.06 * rng.random(), GROUND, "#d8e6f4")
@@ -75,7 +86,9 @@ def _beach(width: float, height: float, rng: random.Random) -> str:
     horizon = GROUND - 0.16 + 0.04 * rng.random()
     sea = f'<rect y="{horizon * height:.4f}" width="{width}" height="{height}" fill="#2f9fd0"/>'
     surf = _hill(width, height, GROUND + 0.0, GROUND + 0.05 * rng.random(), GROUND + 0.02, "#e2f6f5")
-    sand = _hill(width, height, GROUND + 0.035, GROUND + 0.03 + 0.05 * rng.random(), GROUND + 0.055, "#f3dca2")
+    sand = _hill(
+        width, height, GROUND + 0.035, GROUND + 0.03 + 0.05 * rng.random(), GROUND + 0.055, "#f3dca2"
+    )
     return _sky(width, height, "#7fd0ee", "#e3f7fb") + sun + sea + surf + sand
 
 
@@ -85,11 +98,15 @@ def _city(width: float, height: float, rng: random.Random) -> str:
     while x < width:
         w, top = 0.2, height * (0.14 + 0.26 * rng.random())
         wall = ("#7d8497", "#949bad", "#6b7286")[int(3 * rng.random())]
-        parts.append(f'<rect x="{x:.4f}" y="{top:.4f}" width="{w}" height="{ground - top:.4f}" fill="{wall}"/>')
+        parts.append(
+            f'<rect x="{x:.4f}" y="{top:.4f}" width="{w}" height="{ground - top:.4f}" fill="{wall}"/>'
+        )
         row = top + 0.045
         while row < ground - 0.09:
             for column in (0.035, 0.115):
-                parts.append(f'<rect x="{x + column:.4f}" y="{row:.4f}" width="0.05" height="0.055" fill="#f6e3a1"/>')
+                parts.append(
+                    f'<rect x="{x + column:.4f}" y="{row:.4f}" width="0.05" height="0.055" fill="#f6e3a1"/>'
+                )
             row += 0.11
         x += w
     parts.append(f'<rect y="{ground:.4f}" width="{width}" height="{height}" fill="#c9c6c8"/>')
@@ -97,7 +114,9 @@ def _city(width: float, height: float, rng: random.Random) -> str:
     parts.append(f'<rect y="{road:.4f}" width="{width}" height="{height}" fill="#585b66"/>')
     dash = 0.03
     while dash < width:
-        parts.append(f'<rect x="{dash:.4f}" y="{height * 0.915:.4f}" width="0.13" height="0.025" fill="#e9e6dc"/>')
+        parts.append(
+            f'<rect x="{dash:.4f}" y="{height * 0.915:.4f}" width="0.13" height="0.025" fill="#e9e6dc"/>'
+        )
         dash += 0.25
     return "".join(parts)
 
@@ -105,7 +124,9 @@ def _city(width: float, height: float, rng: random.Random) -> str:
 def _space(width: float, height: float, rng: random.Random) -> str:
     parts = [_sky(width, height, "#141033", "#33245e")]
     for _ in range(9):
-        parts.append(_disc(width * rng.random(), height * rng.random(), 0.009 + 0.006 * rng.random(), "#f4f0ff"))
+        parts.append(
+            _disc(width * rng.random(), height * rng.random(), 0.009 + 0.006 * rng.random(), "#f4f0ff")
+        )
     cx, cy = width * (0.15 + 0.7 * rng.random()), height * 0.17
     parts.append(_disc(cx, cy, 0.085, "#d98c5f"))
     ring = f'cx="{cx:.4f}" cy="{cy:.4f}" rx="0.15" ry="0.035" transform="rotate(-18 {cx:.4f} {cy:.4f})"'

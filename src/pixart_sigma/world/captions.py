@@ -80,5 +80,7 @@ def dense_caption(scene: Scene) -> str:
             sentences.append(f"{place.capitalize()} {verb} {subject}.")
         else:
             sentences.append(f"{subject.capitalize()} {verb} {place}.")
-    sentences.append(pick(rng, ("The style is a flat drawing with dark outlines.", "It is drawn with clean outlines.")))
+    sentences.append(
+        pick(rng, ("The style is a flat drawing with dark outlines.", "It is drawn with clean outlines."))
+    )
     return " ".join(sentences)

@@ -58,7 +58,9 @@ _BARE = 'stroke="none"'
 
 def _face(cx: float, cy: float, scale: float) -> str:
     """Two eyes, rosy cheeks and a smile."""
-    eyes = "".join(_ellipse(cx + side * 0.085 * scale, cy, 0.026 * scale, 0.036 * scale, INK, _BARE) for side in (-1, 1))
+    eyes = "".join(
+        _ellipse(cx + side * 0.085 * scale, cy, 0.026 * scale, 0.036 * scale, INK, _BARE) for side in (-1, 1)
+    )
     cheeks = "".join(
         _ellipse(cx + side * 0.135 * scale, cy + 0.06 * scale, 0.03 * scale, 0.02 * scale, "#ff9aa8", _BARE)
         for side in (-1, 1)
@@ -78,18 +80,30 @@ def _cactus(p: Paint) -> str:
         _path(f"M{x} -0.04 V{top}", "none", f'stroke="{p.dark}" stroke-width="0.02"')
         for x, top in ((-0.1, -0.36), (0.1, -0.36), (0.0, -0.34))
     )
-    glow = _path("M-0.14 -0.5 V-0.78 A0.14 0.14 0 0 1 -0.02 -0.91", "none", f'stroke="{p.light}" stroke-width="0.04"')
+    glow = _path(
+        "M-0.14 -0.5 V-0.78 A0.14 0.14 0 0 1 -0.02 -0.91", "none", f'stroke="{p.light}" stroke-width="0.04"'
+    )
     flower = _ellipse(0.06, -0.96, 0.07, 0.055, "#ff6fae" if p is not PAINTS["pink"] else "#fff08a")
-    return "".join(_path(arm, p.base) for arm in arms) + _path(trunk, p.base) + ribs + glow + flower + _face(0, -0.66, 1.15)
+    return (
+        "".join(_path(arm, p.base) for arm in arms)
+        + _path(trunk, p.base)
+        + ribs
+        + glow
+        + flower
+        + _face(0, -0.66, 1.15)
+    )
 
 
 def _house(p: Paint) -> str:
     walls = _box(-0.38, -0.56, 0.76, 0.56, 0.01, p.base)
     roof = _path("M-0.48 -0.54 L0 -0.98 L0.48 -0.54 Z", p.dark)
     chimney = _box(0.2, -0.94, 0.12, 0.26, 0.01, p.dark)
-    door = _box(-0.09, -0.34, 0.18, 0.34, 0.03, "#6d4526") + _ellipse(0.045, -0.16, 0.016, 0.016, "#fbd224", _BARE)
+    door = _box(-0.09, -0.34, 0.18, 0.34, 0.03, "#6d4526") + _ellipse(
+        0.045, -0.16, 0.016, 0.016, "#fbd224", _BARE
+    )
     windows = "".join(
-        _box(x, -0.42, 0.16, 0.16, 0.015, "#ffe9a3") + _path(f"M{x + 0.08} -0.42 v0.16 M{x} -0.34 h0.16", "none")
+        _box(x, -0.42, 0.16, 0.16, 0.015, "#ffe9a3")
+        + _path(f"M{x + 0.08} -0.42 v0.16 M{x} -0.34 h0.16", "none")
         for x in (-0.31, 0.15)
     )
     return chimney + walls + roof + door + windows
@@ -103,20 +117,28 @@ def _tree(p: Paint) -> str:
         p.base,
     )
     shine = _ellipse(-0.13, -0.75, 0.11, 0.085, p.light, _BARE)
-    shade = _path("M-0.2 -0.38 C0 -0.33 0.2 -0.36 0.32 -0.5", "none", f'stroke="{p.dark}" stroke-width="0.035"')
+    shade = _path(
+        "M-0.2 -0.38 C0 -0.33 0.2 -0.36 0.32 -0.5", "none", f'stroke="{p.dark}" stroke-width="0.035"'
+    )
     return trunk + crown + shine + shade
 
 
 def _balloon(p: Paint) -> str:
     string = _path("M0 -0.33 C0.09 -0.24 -0.09 -0.14 0.01 0", "none")
     knot = _path("M-0.05 -0.3 L0 -0.38 L0.05 -0.3 Z", p.dark)
-    skin = _path("M0 -0.36 C-0.2 -0.42 -0.33 -0.58 -0.33 -0.7 A0.33 0.29 0 0 1 0.33 -0.7 C0.33 -0.58 0.2 -0.42 0 -0.36 Z", p.base)
+    skin = _path(
+        "M0 -0.36 C-0.2 -0.42 -0.33 -0.58 -0.33 -0.7 A0.33 0.29 0 0 1 0.33 -0.7 C0.33 -0.58 0.2 -0.42 0 -0.36 Z",
+        p.base,
+    )
     shine = _ellipse(-0.14, -0.8, 0.07, 0.1, p.light, f'{_BARE} transform="rotate(25 -0.14 -0.8)"')
     return string + knot + skin + shine
 
 
 def _car(p: Paint) -> str:
-    cabin = _path("M-0.28 -0.36 L-0.19 -0.58 Q-0.17 -0.62 -0.12 -0.62 H0.13 Q0.18 -0.62 0.21 -0.58 L0.32 -0.36 Z", p.dark)
+    cabin = _path(
+        "M-0.28 -0.36 L-0.19 -0.58 Q-0.17 -0.62 -0.12 -0.62 H0.13 Q0.18 -0.62 0.21 -0.58 L0.32 -0.36 Z",
+        p.dark,
+    )
     panes = "".join(
         _path(d, "#cfeaff")
         for d in ("M-0.2 -0.37 L-0.14 -0.55 H-0.01 V-0.37 Z", "M0.04 -0.37 V-0.55 H0.14 L0.23 -0.37 Z")
@@ -128,14 +150,17 @@ def _car(p: Paint) -> str:
     lamp = _ellipse(0.43, -0.25, 0.035, 0.04, "#fff3b0")
     shine = _path("M-0.38 -0.3 H0.24", "none", f'stroke="{p.light}" stroke-width="0.03"')
     wheels = "".join(
-        _ellipse(x, -0.1, 0.11, 0.11, "#3a3a44") + _ellipse(x, -0.1, 0.045, 0.045, "#d9d9e0", _BARE) for x in (-0.27, 0.27)
+        _ellipse(x, -0.1, 0.11, 0.11, "#3a3a44") + _ellipse(x, -0.1, 0.045, 0.045, "#d9d9e0", _BARE)
+        for x in (-0.27, 0.27)
     )
     return cabin + panes + body + lamp + shine + wheels
 
 
 def _cat(p: Paint) -> str:
     tail = _path("M0.24 -0.08 C0.46 -0.04 0.46 -0.3 0.36 -0.4", "none", f'stroke="{INK}" stroke-width="0.12"')
-    tail += _path("M0.24 -0.08 C0.46 -0.04 0.46 -0.3 0.36 -0.4", "none", f'stroke="{p.base}" stroke-width="0.07"')
+    tail += _path(
+        "M0.24 -0.08 C0.46 -0.04 0.46 -0.3 0.36 -0.4", "none", f'stroke="{p.base}" stroke-width="0.07"'
+    )
     body = _path("M-0.27 0 C-0.31 -0.34 -0.18 -0.5 0 -0.5 C0.18 -0.5 0.31 -0.34 0.27 0 Z", p.base)
     belly = _ellipse(0, -0.14, 0.12, 0.14, p.light, _BARE)
     paws = "".join(_ellipse(x, -0.03, 0.085, 0.045, p.light) for x in (-0.12, 0.12))
@@ -147,7 +172,11 @@ def _cat(p: Paint) -> str:
     eyes = "".join(_ellipse(x, -0.69, 0.04, 0.055, INK, _BARE) for x in (-0.14, 0.14))
     nose = _path("M-0.035 -0.6 H0.035 L0 -0.565 Z", "#ff8fa3", 'stroke-width="0.012"')
     mouth = _path("M-0.07 -0.53 Q-0.03 -0.5 0 -0.56 Q0.03 -0.5 0.07 -0.53", "none", 'stroke-width="0.018"')
-    whiskers = _path("M-0.2 -0.58 H-0.4 M-0.2 -0.54 L-0.39 -0.5 M0.2 -0.58 H0.4 M0.2 -0.54 L0.39 -0.5", "none", 'stroke-width="0.014"')
+    whiskers = _path(
+        "M-0.2 -0.58 H-0.4 M-0.2 -0.54 L-0.39 -0.5 M0.2 -0.58 H0.4 M0.2 -0.54 L0.39 -0.5",
+        "none",
+        'stroke-width="0.014"',
+    )
     return tail + body + belly + paws + head + eyes + nose + mouth + whiskers
 
 
@@ -161,12 +190,22 @@ def _star(p: Paint) -> str:
 
 
 def _mushroom(p: Paint) -> str:
-    stem = _path("M-0.15 -0.45 C-0.12 -0.25 -0.2 -0.12 -0.19 -0.02 Q0 0.03 0.19 -0.02 C0.2 -0.12 0.12 -0.25 0.15 -0.45 Z", "#f7ead2")
-    cap = _path("M-0.48 -0.44 C-0.48 -0.78 -0.26 -0.96 0 -0.96 C0.26 -0.96 0.48 -0.78 0.48 -0.44 Q0 -0.34 -0.48 -0.44 Z", p.base)
+    stem = _path(
+        "M-0.15 -0.45 C-0.12 -0.25 -0.2 -0.12 -0.19 -0.02 Q0 0.03 0.19 -0.02 C0.2 -0.12 0.12 -0.25 0.15 -0.45 Z",
+        "#f7ead2",
+    )
+    cap = _path(
+        "M-0.48 -0.44 C-0.48 -0.78 -0.26 -0.96 0 -0.96 C0.26 -0.96 0.48 -0.78 0.48 -0.44 Q0 -0.34 -0.48 -0.44 Z",
+        p.base,
+    )
     dot = "#ffffff" if p is not PAINTS["white"] else "#e58f8f"
     dots = "".join(
         _ellipse(cx, cy, rx, ry, dot, _BARE)
-        for cx, cy, rx, ry in ((0.02, -0.78, 0.1, 0.08), (-0.27, -0.6, 0.075, 0.075), (0.28, -0.6, 0.08, 0.075))
+        for cx, cy, rx, ry in (
+            (0.02, -0.78, 0.1, 0.08),
+            (-0.27, -0.6, 0.075, 0.075),
+            (0.28, -0.6, 0.08, 0.075),
+        )
     )
     return stem + cap + dots
 

@@ -39,7 +39,9 @@ def scene_svg(scene: Scene, height: int, width: int) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {view}>{"".join(parts)}</svg>'
 
 
-def _placed(thing: Thing, background: str, canvas_height: float, canvas_width: float, rng: random.Random) -> str:
+def _placed(
+    thing: Thing, background: str, canvas_height: float, canvas_width: float, rng: random.Random
+) -> str:
     size = HEIGHT_OF[thing.size] * (0.96 + 0.08 * rng.random())
     x = canvas_width * CENTRE_OF[thing.place] + 0.04 * (rng.random() - 0.5)
     y = canvas_height * STANDS_AT + 0.03 * (rng.random() - 0.5)

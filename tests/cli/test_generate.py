@@ -1,0 +1,199 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import pixart_sigma
+from pixart_sigma.cli.app import run
+
+PROMPT = "a small cactus with a happy face in the desert"
+
+
+def test_a_picture_is_made_and_says_how(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "cactus.png"
+    options = [
+        "--model",
+        str(tiny_folder),
+        "--size",
+        "64x48",
+        "--steps",
+        "2",
+        "--seed",
+        "9",
+        "--sampler",
+        "ddim",
+    ]
+    options += ["--negative-prompt", "blurry", "--guidance-scale", "3", "--kv-compression", "1x2"]
+    assert run(["generate", PROMPT, "-o", str(output), *options]) == 0
+
+    printed, errors = capsys.readouterr()
+    assert errors == ""  # the progress bar is for terminals
+    assert printed.startswith(f"{output}  seed 9\n")
+    assert printed.endswith(" s\n")
+    with Image.open(output) as image:
+        assert image.size == (64, 48)
+        assert image.text == {
+            "prompt": PROMPT,
+            "negative_prompt": "blurry",
+            "seed": "9",
+            "steps": "2",
+            "guidance_scale": "3.0",
+            "sampler": "ddim",
+            "size": "64x48",
+            "model": "tiny",
+            "version": pixart_sigma.__version__,
+            "kv_compression": "1x2",
+        }
+    assert [path.name for path in tmp_path.iterdir()] == ["cactus.png"]
+
+
+def test_several_pictures_are_numbered_and_have_their_own_seeds(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "--model",
+        str(tiny_folder),
+        "--size",
+        "32x32",
+        "--steps",
+        "1",
+        "--num-images",
+        "2",
+        "--seed",
+        "4",
+    ]
+    assert run(["generate", PROMPT, "-o", str(tmp_path / "a.png"), *options]) == 0
+    for number, seed in ((1, 4), (2, 5)):
+        with Image.open(tmp_path / f"a-{number}.png") as image:
+            assert image.text["seed"] == str(seed)
+    assert capsys.readouterr().out.count("  seed ") == 2
+
+
+def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    common = ["--model", str(tiny_folder), "--steps", "1"]
+    assert run(["generate", PROMPT, "-o", str(tmp_path / "square.png"), *common]) == 0
+    assert run(["generate", PROMPT, "-o", str(tmp_path / "wide.png"), "--aspect", "16:9", *common]) == 0
+    with Image.open(tmp_path / "square.png") as square, Image.open(tmp_path / "wide.png") as wide:
+        assert square.size == (256, 256)
+        assert wide.size == (336, 192)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["", "-o", "x.png"], "the prompt is empty; describe a picture"),
+        (
+            ["a", "-o", "x.png", "--model", "rocket"],
+            "unknown model 'rocket': neither 'pocket' nor a folder; give one",
+        ),
+        (
+            ["a", "-o", "x.png", "--size", "0x256"],
+            "width 0 is outside 16 to 8192; nearest: 16 (--size 16x256)",
+        ),
+        (
+            ["a", "-o", "x.png", "--size", "100000x100000"],
+            "height 100000 is outside 16 to 8192; nearest: 8192",
+        ),
+        (["a", "-o", "x.png", "--size", "250x256"], "width 250 is not a multiple of 16; nearest: 240 or 256"),
+        (["a", "-o", "x.png", "--size", "64x64", "--aspect", "1:1"], "--size 64x64 and --aspect 1:1 exclude"),
+        (["a", "-o", "x.png", "--aspect", "9:1"], "aspect 9:1 is beyond 4:1 or 1:4"),
+        (["a", "-o", "x.png", "--steps", "0"], "steps 0 is outside 1 to 1000; 20 is a good choice"),
+        (
+            ["a", "-o", "x.png", "--guidance-scale", "nan"],
+            "guidance scale nan is not a number of at least 1; 1 turns",
+        ),
+        (["a", "-o", "x.png", "--num-images", "0"], "num_images 0 is outside 1 to 64"),
+        (["a", "-o", "x.png", "--seed", "-1"], "seed -1 is outside 0 to"),
+        (["a", "-o", "x.png", "--sampler", "magic"], "unknown sampler 'magic'; one of"),
+        (["a", "-o", "x.png", "--dtype", "int8"], "unknown dtype 'int8'; one of auto, float32, bfloat16"),
+        (
+            ["a", "-o", "x.png", "--device", "toaster"],
+            "device 'toaster' is not available here; use --device cpu",
+        ),
+        (
+            ["a", "-o", "x.png", "--kv-compression", "2"],
+            "compression window '2' is not HEIGHTxWIDTH in tokens",
+        ),
+        (
+            ["a", "-o", "x.jpg"],
+            "output x.jpg does not end in .png, the only format that is written; name it x.png",
+        ),
+        (["a", "-o", "nowhere/x.png"], "output folder nowhere does not exist; create it first"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in arguments else ["--model", str(tiny_folder)]
+    assert run(["generate", *arguments, *model]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+        "transformer/config.json",
+        "vae/config.json",
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "corrupt"])
+def test_a_missing_or_corrupt_file_is_named_in_one_line(
+    file: str, damage: str, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    if damage == "missing":
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(b"\x07garbage" * 50)
+    output = tmp_path / "x.png"
+    assert (
+        run(["generate", "a", "-o", str(output), "--model", str(folder), "--size", "32x32", "--steps", "1"])
+        == 2
+    )
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert Path(file).parts[0] in errors
+    assert "again" in errors or "fetch" in errors
+    assert not output.exists()
+
+
+def test_the_output_is_checked_before_the_work_starts(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(*_: object) -> None:
+        raise AssertionError("the work has started")
+
+    monkeypatch.setattr("pixart_sigma.cli.generate._generate_with_progress", start)
+    assert run(["generate", "a", "-o", "nowhere/x.png", "--model", str(tiny_folder)]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_cut_prompt_is_a_warning_line(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["generate", "red " * 400, "-o", str(tmp_path / "x.png"), "--model", str(tiny_folder)]
+    assert run([*arguments, "--size", "32x32", "--steps", "1"]) == 0
+    errors = capsys.readouterr().err
+    assert errors.startswith("warning: a prompt of 401 tokens is cut to 300")
+    assert errors.count("\n") == 1

@@ -1,0 +1,3 @@
+from tiny_pipeline import tiny_folder
+
+__all__ = ["tiny_folder"]

@@ -1,0 +1,165 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comparison import relative_error
+from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.model.config import TransformerConfig
+from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.pipeline.text_to_image import (
+    TextToImage,
+    resolve_device,
+    resolve_dtype,
+    seeded_noise,
+    to_image,
+)
+from pixart_sigma.weights.transformer import save_transformer
+from tiny_pipeline import TRANSFORMER, write_text_encoder
+
+SMALL: dict[str, Any] = {"height": 64, "width": 48, "num_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> TextToImage:
+    return TextToImage.from_pretrained(tiny_folder)
+
+
+def test_the_default_size_is_the_models_base(model: TextToImage) -> None:
+    result = model("a red house", num_steps=1)
+    assert result.images[0].size == (256, 256)
+    assert result.latents.shape == (1, 4, 32, 32)
+
+
+def test_a_size_is_honoured_as_given(model: TextToImage) -> None:
+    (image,) = model("a red house", **SMALL).images
+    assert (image.height, image.width, image.mode) == (64, 48, "RGB")
+
+
+def test_the_same_seed_makes_the_same_picture(model: TextToImage) -> None:
+    first = model("a red house", seed=3, **SMALL)
+    assert first.images[0].tobytes() == model("a red house", seed=3, **SMALL).images[0].tobytes()
+    assert first.images[0].tobytes() != model("a red house", seed=4, **SMALL).images[0].tobytes()
+
+
+def test_a_picture_depends_on_its_seed_and_not_on_its_batch(model: TextToImage) -> None:
+    together = model("a red house", seed=10, num_images=3, **SMALL)
+    assert together.seeds == [10, 11, 12]
+    for seed, latents in zip(together.seeds, together.latents, strict=True):
+        alone = model("a red house", seed=seed, **SMALL)
+        assert alone.seeds == [seed]
+        assert relative_error(alone.latents[0], latents) <= 1e-5
+
+
+def test_noise_is_bit_equal_whatever_the_batch() -> None:
+    def noise(*seeds: int) -> torch.Tensor:
+        return seeded_noise([torch.Generator().manual_seed(seed) for seed in seeds], (4, 8, 6))
+
+    assert torch.equal(noise(5, 6)[1], noise(6)[0])
+    assert not torch.equal(noise(5), noise(6))
+
+
+def test_pictures_of_several_prompts_are_ordered_by_prompt(model: TextToImage) -> None:
+    prompts = ["a red house", "a small cactus with a happy face"]
+    together = model(prompts, num_images=2, **SMALL)
+    assert together.seeds == [0, 1, 2, 3]
+    third = model(prompts[1], seed=2, **SMALL)
+    assert relative_error(third.latents[0], together.latents[2]) <= 1e-5
+
+
+def test_prompts_are_lower_cased_and_stripped(model: TextToImage) -> None:
+    plain = model("a red house", **SMALL).latents
+    assert torch.equal(model(" A Red HOUSE\n", **SMALL).latents, plain)
+
+
+def test_steps_are_reported(model: TextToImage) -> None:
+    reported: list[tuple[int, int]] = []
+    model("a red house", on_step=lambda done, total: reported.append((done, total)), **SMALL)
+    assert reported == [(1, 2), (2, 2)]
+
+
+def test_latents_alone_are_not_decoded(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.autoencoder, "decode", None)
+    result = model("a red house", output="latents", **SMALL)
+    assert result.images == []
+    assert result.latents.shape == (1, 4, 8, 6)
+
+
+def test_images_are_the_decoded_latents(model: TextToImage) -> None:
+    result = model("a red house", **SMALL)
+    with torch.no_grad():
+        pixels = model.autoencoder.decode(result.latents)[0]
+    assert result.images[0].tobytes() == to_image(pixels).tobytes()
+
+
+def test_pixels_become_bytes() -> None:
+    pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(3, 1, 5)
+    assert [pixel[0] for pixel in to_image(pixels).get_flattened_data()] == [0, 0, 128, 255, 255]
+
+
+def test_compression_averages_keys_and_values_in_the_deeper_half(model: TextToImage) -> None:
+    plain = model("a red house", **SMALL).latents
+    compressed = model("a red house", kv_compression=(2, 2), **SMALL).latents
+    assert 1e-6 < relative_error(compressed, plain) < 0.5
+    assert torch.equal(model("a red house", **SMALL).latents, plain)
+    assert model.transformer.config == TRANSFORMER
+
+
+def test_compression_takes_grids_that_the_window_does_not_divide(model: TextToImage) -> None:
+    result = model("a red house", height=80, width=48, num_steps=1, kv_compression=(3, 2), output="latents")
+    assert torch.isfinite(result.latents).all()
+
+
+def test_v_prediction_comes_from_the_folder(tiny_folder: Path, tmp_path: Path, model: TextToImage) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "velocity"))
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
+    velocity = TextToImage.from_pretrained(folder)("a red house", **SMALL).latents
+    assert relative_error(velocity, model("a red house", **SMALL).latents) > 1e-2
+
+
+def test_micro_conditions_are_given_to_models_that_take_them(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "alpha"))
+    config = TransformerConfig(**{**TRANSFORMER.__dict__, "micro_conditioning": True})
+    save_transformer(PixArtTransformer(config), folder / "transformer")
+    assert torch.isfinite(TextToImage.from_pretrained(folder)("a red house", **SMALL).latents).all()
+
+
+def test_bfloat16_is_near_float32(tiny_folder: Path, model: TextToImage) -> None:
+    rough = TextToImage.from_pretrained(tiny_folder, dtype="bfloat16")
+    assert rough.transformer.proj_out.weight.dtype == torch.bfloat16
+    result = rough("a red house", **SMALL)
+    assert relative_error(result.latents.float(), model("a red house", **SMALL).latents) < 0.1
+
+
+def test_auto_is_float32_on_the_cpu_and_bfloat16_elsewhere() -> None:
+    assert resolve_dtype("auto", torch.device("cpu")) == torch.float32
+    assert resolve_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize("device", ["toaster", "cpu:nine", "meta"])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(InvalidInput, match=f"device '{device}' is not available here"):
+        resolve_device(device)
+
+
+def test_bad_input_of_a_call_is_refused(model: TextToImage) -> None:
+    with pytest.raises(InvalidInput, match="the prompt is empty"):
+        model(" ")
+    with pytest.raises(InvalidInput, match=r"noise \(1, 4, 8, 8\) does not fit; it must be \(1, 4, 8, 6\)"):
+        model("a red house", noise=torch.randn(1, 4, 8, 8), **SMALL)
+    with pytest.raises(InvalidInput, match="unknown output 'video'"):
+        model("a red house", output="video", **SMALL)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="unknown dtype 'float64'"):
+        TextToImage.from_pretrained("pocket", dtype="float64")
+
+
+def test_parts_that_do_not_fit_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "misfit"))
+    shutil.rmtree(folder / "text_encoder")
+    write_text_encoder(folder / "text_encoder", width=24)
+    with pytest.raises(WeightsError, match="the text encoder's width is 24, the pipeline needs 16"):
+        TextToImage.from_pretrained(folder)
