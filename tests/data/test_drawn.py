@@ -14,7 +14,11 @@ def test_a_pool_holds_the_scenes_of_its_seeds(tmp_path: Path) -> None:
     for index, record in enumerate(pool.records):
         scene = sample_scene(7 + index)
         assert np.array_equal(pool.images[index], render(scene, 32, 48))
-        assert (record.seed, record.short, record.dense) == (7 + index, short_caption(scene), dense_caption(scene))
+        assert (record.seed, record.short, record.dense) == (
+            7 + index,
+            short_caption(scene),
+            dense_caption(scene),
+        )
         assert record.truth["background"] == scene.background
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comparison import relative_error
 from safetensors.torch import load_file, save_file
 
+from comparison import relative_error
 from pixart_sigma.data.latents import autoencoder_digest, latent_pool
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.world import render, sample_scene

@@ -1,11 +1,12 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from comparison import relative_error
 
+from comparison import relative_error
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.training.autoencoder import build_autoencoder, psnr, to_pixels, whiten
 from pixart_sigma.training.recipe import AutoencoderModelRecipe
@@ -90,8 +91,6 @@ def test_training_exports_an_autoencoder_and_resumes_exactly(tmp_path: Path) -> 
     assert (tmp_path / "whole/samples/step-00000004-48.png").exists()
 
     # Half of it, then the rest: the schedule knows the steps from the start, so it is cut by losing a checkpoint.
-    import shutil
-
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints/step-00000004")
     shutil.rmtree(tmp_path / "cut/export")

@@ -28,7 +28,9 @@ RUN = [
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     scenes = [sample_scene(seed) for seed in range(200)]
-    return train_tokenizer([caption(scene) for scene in scenes for caption in (short_caption, dense_caption)], 400)
+    return train_tokenizer(
+        [caption(scene) for scene in scenes for caption in (short_caption, dense_caption)], 400
+    )
 
 
 def test_the_tokenizer_keeps_t5s_conventions(tokenizer: Any) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparison import relative_error
 from safetensors.torch import load_file
 
+from comparison import relative_error
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.draws import keyed_generator
@@ -91,7 +91,9 @@ def test_a_cut_run_resumes_bit_for_bit(trained: Path, tiny_folder: Path, tmp_pat
     for file in ("weights", "average"):
         path = f"checkpoints/step-00000004/{file}.safetensors"
         assert (cut / path).read_bytes() == (trained / path).read_bytes()
-    assert (cut / "samples/step-00000004.png").read_bytes() == (trained / "samples/step-00000004.png").read_bytes()
+    assert (cut / "samples/step-00000004.png").read_bytes() == (
+        trained / "samples/step-00000004.png"
+    ).read_bytes()
 
 
 def test_the_text_encoder_learns_along_or_is_frozen(trained: Path, tiny_folder: Path, tmp_path: Path) -> None:
@@ -103,12 +105,17 @@ def test_the_text_encoder_learns_along_or_is_frozen(trained: Path, tiny_folder: 
     assert torch.equal(exported, before.bfloat16())
 
 
-def test_the_larger_stage_starts_from_the_smaller_with_stretched_positions(trained: Path, tmp_path: Path) -> None:
+def test_the_larger_stage_starts_from_the_smaller_with_stretched_positions(
+    trained: Path, tmp_path: Path
+) -> None:
     start = trained / "export"
     overrides = [*MODEL, f"autoencoder={start}", f"text_encoder={start}", f"start={start}"]
     overrides += ["model.sample_size=8", "image_size=64", "run.steps=1", "optimizer.learning_rate=1e-12"]
     train("pocket-256", tmp_path, overrides)
-    larger, smaller = load_transformer(tmp_path / "export/transformer"), load_transformer(start / "transformer")
+    larger, smaller = (
+        load_transformer(tmp_path / "export/transformer"),
+        load_transformer(start / "transformer"),
+    )
     assert (larger.config.sample_size, larger.config.interpolation_scale) == (8, 0.5)
     for name, tensor in smaller.state_dict().items():
         torch.testing.assert_close(larger.state_dict()[name], tensor, atol=1e-6, rtol=1e-2)
@@ -117,8 +124,8 @@ def test_the_larger_stage_starts_from_the_smaller_with_stretched_positions(train
 def test_sizes_that_do_not_fit_are_recipe_errors(trained: Path, tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="image_size=32"):
         train("pocket-base-128", tmp_path / "a", [*base(tiny_folder), "image_size=64"])
+    overrides = [*base(tiny_folder), f"start={trained / 'export'}", "model.num_layers=3"]
     with pytest.raises(RecipeError, match="num_layers=3"):
-        overrides = [*base(tiny_folder), f"start={trained / 'export'}", "model.num_layers=3"]
         train("pocket-base-128", tmp_path / "b", overrides)
 
 
@@ -145,7 +152,7 @@ def test_uniform_timesteps_are_spread_over_the_batch() -> None:
 def test_logit_normal_timesteps_favour_the_middle() -> None:
     objective = ObjectiveRecipe(timesteps="logit-normal", timestep_std=0.5)
     timesteps = draw_timesteps(1000, 1000, objective, keyed_generator(0, 0, "noise"))
-    assert 0 <= int(timesteps.min())
+    assert int(timesteps.min()) >= 0
     assert int(timesteps.max()) <= 999
     # Two thirds lie within one deviation: sigmoid(±0.5) = 0.378, 0.622.
     assert 0.64 < float(((timesteps > 378) & (timesteps < 622)).float().mean()) < 0.72

@@ -9,6 +9,7 @@ Scene i of a pool is drawn from seed `first_seed + i`. Knows nothing of latents 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -87,8 +88,13 @@ def image_pool(
 
     `report(done, total)` is called after each stretch of scenes.
     """
-    wanted = {"first_seed": first_seed, "num_scenes": num_scenes, "height": height, "width": width}
-    wanted |= {"world": world_fingerprint(first_seed)}
+    wanted = {
+        "first_seed": first_seed,
+        "num_scenes": num_scenes,
+        "height": height,
+        "width": width,
+        "world": world_fingerprint(first_seed),
+    }
     if read_manifest(folder) != wanted:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pool.json").unlink(missing_ok=True)
@@ -107,12 +113,12 @@ def image_pool(
 
 def world_fingerprint(first_seed: int) -> str:
     """Changes when the drawing or the captions of the first few scenes do, so that no stale pool is reused."""
-    import hashlib
-
     digest = hashlib.blake2b(digest_size=8)
     for seed in range(first_seed, first_seed + 4):
         record = scene_record(seed)
-        digest.update(render(sample_scene(seed), 64, 64).tobytes() + record.short.encode() + record.dense.encode())
+        digest.update(
+            render(sample_scene(seed), 64, 64).tobytes() + record.short.encode() + record.dense.encode()
+        )
     return digest.hexdigest()
 
 

@@ -11,11 +11,13 @@ per channel, which is the mean change. Knows nothing of captions or diffusion.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
@@ -47,7 +49,7 @@ def build_autoencoder(recipe: AutoencoderModelRecipe, sample_size: int) -> Any:
     )
 
 
-def to_pixels(images: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> Tensor:
+def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """images (B, H, W, 3) uint8 → (B, 3, H, W) fp32 in [-1, 1]."""
     stacked = torch.from_numpy(np.array(images)).to(device)
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -114,33 +116,22 @@ class AutoencoderTask:
 
     def export(self, folder: Path) -> dict[str, float]:
         """Whiten, write `vae/` in bf16, and report PSNR and the latents' statistics as the file gives them."""
-        import copy
-
         whole: Any = copy.deepcopy(self.model)
-        latents = torch.cat(
-            [
-                self._means(whole, pool.images[: _WHITENING_IMAGES // len(self._training)])
-                for pool in self._training.values()
-            ]
-        )
-        log_variances = torch.cat(
-            [
-                self._log_variances(whole, pool.images[: _WHITENING_IMAGES // len(self._training)])
-                for pool in self._training.values()
-            ]
-        )
+        num = _WHITENING_IMAGES // len(self._training)
+        posteriors = [self._posterior(whole, pool.images[:num]) for pool in self._training.values()]
+        latents, log_variances = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
         whiten(whole, latents, log_variances)
         whole.to(torch.bfloat16).save_pretrained(folder / "vae")
         live, self.model = self.model, whole.float()
         figures = {f"psnr_{size}": self._psnr(pool) for size, pool in self._validation.items()}
         for size, pool in self._validation.items():
-            vectors = self._means(self.model, pool.images)
+            vectors, _ = self._posterior(self.model, pool.images)
             figures[f"latent_std_{size}"] = float(vectors.std())
             figures[f"latent_mean_{size}"] = float(vectors.mean())
         self.model = live
         return figures
 
-    def _crops(self, generator: torch.Generator) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _crops(self, generator: torch.Generator) -> NDArray[np.uint8]:
         run, side = self._recipe.run, self._recipe.crop_size
         sizes = list(self._training)
         draws = torch.rand(run.batch_size, 4, generator=generator, dtype=torch.float64).tolist()
@@ -165,19 +156,15 @@ class AutoencoderTask:
         reconstruction: Tensor = model.decode(model.encode(pixels).latent_dist.mode()).sample
         return reconstruction
 
-    def _means(self, model: Any, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        return self._posterior_vectors(model, images, "mean")
-
-    def _log_variances(self, model: Any, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        return self._posterior_vectors(model, images, "logvar")
-
-    def _posterior_vectors(self, model: Any, images: np.ndarray[Any, np.dtype[np.uint8]], field: str) -> Tensor:
-        parts = []
+    def _posterior(self, model: Any, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Means and log variances (N, C) float64 of images (B, H, W, 3)."""
+        means, log_variances = [], []
         for first in range(0, len(images), _VALIDATION_BATCH):
             pixels = to_pixels(images[first : first + _VALIDATION_BATCH], self._device)
-            values = getattr(model.encode(pixels).latent_dist, field)
-            parts.append(values.movedim(1, -1).flatten(0, -2).double().cpu())
-        return torch.cat(parts)
+            posterior = model.encode(pixels).latent_dist
+            means.append(posterior.mean.movedim(1, -1).flatten(0, -2).double().cpu())
+            log_variances.append(posterior.logvar.movedim(1, -1).flatten(0, -2).double().cpu())
+        return torch.cat(means), torch.cat(log_variances)
 
 
 def psnr(images: Tensor, originals: Tensor) -> Tensor:
@@ -209,7 +196,9 @@ def whiten(model: Any, latents: Tensor, log_variances: Tensor) -> None:
     encoder.bias.data.copy_(bias.to(device))
     weight, bias = decoder.weight.data.double().cpu(), decoder.bias.data.double().cpu()
     decoder.bias.data.copy_((bias + weight[:, :, 0, 0] @ mean).to(device))
-    decoder.weight.data.copy_(torch.einsum("ij,jkhw->ikhw", weight[:, :, 0, 0], backward[..., None, None]).to(device))
+    decoder.weight.data.copy_(
+        torch.einsum("ij,jkhw->ikhw", weight[:, :, 0, 0], backward[..., None, None]).to(device)
+    )
 
 
 def _reconstruct(model: Any, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:

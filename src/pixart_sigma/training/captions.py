@@ -21,7 +21,9 @@ class CaptionTable:
     def __init__(self, tokenizer: Any, captions: Sequence[str]) -> None:
         rows = tokenizer(list(captions)).input_ids
         self.lengths = torch.tensor([len(row) for row in rows])
-        self._ids = torch.full((len(rows), int(self.lengths.max())), tokenizer.pad_token_id, dtype=torch.int16)
+        self._ids = torch.full(
+            (len(rows), int(self.lengths.max())), tokenizer.pad_token_id, dtype=torch.int16
+        )
         self._padding: int = tokenizer.pad_token_id
         for index, row in enumerate(rows):
             self._ids[index, : len(row)] = torch.tensor(row, dtype=torch.int16)

@@ -33,7 +33,11 @@ def save_checkpoint(
     aside = folder / f".{final.name}.writing"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}
+    weights = {
+        name: weight.detach().contiguous()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
     save_file(weights, aside / "weights.safetensors")
     save_file(average.tensors, aside / "average.safetensors")
     torch.save([optimizer.state_dict() for optimizer in optimizers], aside / "optimizers.pt")

@@ -52,7 +52,9 @@ def choose_device(name: str) -> torch.device:
         raise RecipeError(f"device {name!r} is not available here (--set run.device=auto)") from error
 
 
-def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device, resume: bool) -> dict[str, float]:
+def run_loop(
+    task: Task, recipe: Recipe, output: Path, device: torch.device, resume: bool
+) -> dict[str, float]:
     """Train `task` for recipe.run.steps steps, then export to `output/export`. Returns the closing figures.
 
     With `resume` the newest checkpoint under `output/checkpoints` is continued (none: from the start); without it
@@ -116,7 +118,13 @@ def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device, res
                 progress.pause()
             if finished % run.checkpoint_every == 0 or finished == run.steps:
                 save_checkpoint(
-                    output / "checkpoints", finished, task.model, average, optimizers, recipe, run.keep_checkpoints
+                    output / "checkpoints",
+                    finished,
+                    task.model,
+                    average,
+                    optimizers,
+                    recipe,
+                    run.keep_checkpoints,
                 )
                 progress.pause()
         average.swap()
@@ -152,4 +160,3 @@ class _Metrics:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
-

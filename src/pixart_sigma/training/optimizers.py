@@ -49,7 +49,11 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
 
 def _is_hidden_matrix(name: str, weight: Tensor) -> bool:
     inside = any(part in name for part in _HIDDEN)
-    return weight.ndim == 2 and inside and not name.endswith(("scale_shift_table", "relative_attention_bias.weight"))
+    return (
+        weight.ndim == 2
+        and inside
+        and not name.endswith(("scale_shift_table", "relative_attention_bias.weight"))
+    )
 
 
 def rate_factor(step: int, run: RunRecipe) -> float:

@@ -30,7 +30,12 @@ def build_scheduler(prediction_type: str) -> Any:
 
 
 def write_pipeline(
-    folder: Path, transformer: PixArtTransformer, text_encoder: Any, tokenizer: Any, vae: Path, prediction_type: str
+    folder: Path,
+    transformer: PixArtTransformer,
+    text_encoder: Any,
+    tokenizer: Any,
+    vae: Path,
+    prediction_type: str,
 ) -> None:
     """Each part in its subfolder, in its own dtype; `vae` is a folder and copied."""
     import diffusers

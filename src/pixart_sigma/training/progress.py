@@ -21,7 +21,12 @@ class Progress:
         self._console = Console(soft_wrap=True)
         self._bar: Bar | None = None
         if self._console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
             self._bar = Bar(*columns, console=self._console)
             self._row = self._bar.add_task("", total=steps, completed=done)
         self._start_stretch()

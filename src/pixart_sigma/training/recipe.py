@@ -93,7 +93,9 @@ class AutoencoderModelRecipe(Section):
     def _groups_divide(self) -> Self:
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
-                raise ValueError(f"norm_num_groups {self.norm_num_groups} does not divide {channels} channels")
+                raise ValueError(
+                    f"norm_num_groups {self.norm_num_groups} does not divide {channels} channels"
+                )
         return self
 
 
@@ -107,6 +109,8 @@ class AutoencoderLossRecipe(Section):
 
 
 class AutoencoderRecipe(Section):
+    """Square crops of `crop_size` px from scenes drawn at each of `image_sizes`."""
+
     kind: Literal["autoencoder"]
     run: RunRecipe
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -137,6 +141,8 @@ class TextEncoderModelRecipe(Section):
 
 
 class TextEncoderRecipe(Section):
+    """Captions of seeds 0 … num_scenes - 1; `masked` is the share of pieces to be filled in."""
+
     kind: Literal["text-encoder"]
     run: RunRecipe
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -219,7 +225,9 @@ _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminato
 def packaged_recipes() -> list[str]:
     """Names of the recipes in the package, without the ending."""
     folder = resources.files("pixart_sigma.training") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def read_recipe_text(recipe: str) -> str:

@@ -1,9 +1,9 @@
 """One entry for every kind of training: a recipe and an output folder in, weights in diffusers layout out.
 
-    output/checkpoints/step-NNNNNNNN   weights, moving average, optimisers, recipe
-    output/samples                     validation pictures
-    output/metrics.jsonl, recipe.toml
-    output/export                      the parts of a pipeline folder that this kind makes
+output/checkpoints/step-NNNNNNNN   weights, moving average, optimisers, recipe
+output/samples                     validation pictures
+output/metrics.jsonl, recipe.toml
+output/export                      the parts of a pipeline folder that this kind makes
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pixart_sigma.training.recipe import (
 )
 
 
-def train(recipe: str, output: Path, overrides: list[str] | None = None, resume: bool = False) -> dict[str, float]:
+def train(
+    recipe: str, output: Path, overrides: list[str] | None = None, resume: bool = False
+) -> dict[str, float]:
     """Train what `recipe` (a packaged name or a path) says, and return the closing figures.
 
     Raises RecipeError for a recipe that breaks a rule, WeightsError for inputs that do not fit it.

@@ -127,7 +127,9 @@ class TextEncoderTask:
         model.save_pretrained(folder / "text_encoder")
         return {"pieces": float(len(self._tokenizer))}
 
-    def _predict(self, table: CaptionTable, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _predict(
+        self, table: CaptionTable, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         ids, mask = table.take(indices)
         hidden = (torch.rand(ids.shape, generator=generator) < self._recipe.masked) & mask
         # At least one, or the mean over hidden pieces would be undefined: the first piece of the first caption.

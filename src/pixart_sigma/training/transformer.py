@@ -104,7 +104,10 @@ class TransformerTask:
         config = self._transformer.config
         shape = (config.in_channels, *self._held_latents.shape[2:])
         noise = torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in range(len(prompts))]
+            [
+                torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+                for seed in range(len(prompts))
+            ]
         )
         table = CaptionTable(self._tokenizer, [*prompts, ""])
         positive = self._prepare(table, torch.arange(len(prompts)))
@@ -134,12 +137,20 @@ class TransformerTask:
         return {"megabytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6}
 
     def _hybrid(
-        self, forward: Any, latents: Tensor, indices: Tensor, table: CaptionTable, rows: Tensor, generator: torch.Generator
+        self,
+        forward: Any,
+        latents: Tensor,
+        indices: Tensor,
+        table: CaptionTable,
+        rows: Tensor,
+        generator: torch.Generator,
     ) -> dict[str, Tensor]:
         clean = latents[indices.to(latents.device)].float()
         noise = torch.randn(clean.shape, generator=generator).to(self._device)
         objective = self._recipe.objective
-        timesteps = draw_timesteps(len(indices), self._schedule.num_timesteps, objective, generator).to(self._device)
+        timesteps = draw_timesteps(len(indices), self._schedule.num_timesteps, objective, generator).to(
+            self._device
+        )
         noised = self._schedule.add_noise(clean, noise, timesteps)
         captions = self._prepare(table, rows)
         with _attention_kernel(self._device):
@@ -241,5 +252,7 @@ def _start(recipe: TransformerRecipe, caption_channels: int, autoencoder: Autoen
         started.config, sample_size=config.sample_size, interpolation_scale=config.interpolation_scale
     )
     if stretched != config:
-        raise RecipeError(f"the transformer in {recipe.start} is {stretched}, the recipe's is {config}; make them equal")
+        raise RecipeError(
+            f"the transformer in {recipe.start} is {stretched}, the recipe's is {config}; make them equal"
+        )
     return build(config, started.state_dict(), str(recipe.start))
