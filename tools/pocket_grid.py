@@ -2,8 +2,8 @@
 
     python tools/pocket_grid.py [--model pocket] [--size 256] [--number 64] --output docs/images/quality.jpg
 
-Writes the grid, eight to a row, and beside it a Markdown list of the prompts in the same order. Counting what is
-right is left to whoever looks at it.
+Writes the grid, eight to a row, and prints the prompts in the same order. Counting what is right is left to
+whoever looks at it; docs/images/quality.md holds the count of the shipped weights.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ GAP = 4
 def one_thing_scenes(number: int) -> list[Scene]:
     """The first `number` scenes with a single thing, whose caption names its colour."""
     scenes = (sample_scene(seed) for seed in range(FIRST_SEED, FIRST_SEED + 100 * number))
-    single = (
-        scene for scene in scenes if len(scene.things) == 1 and scene.things[0].colour in short_caption(scene)
-    )
+    single = (scene for scene in scenes if len(scene.things) == 1 and _names_its_colour(scene))
     return list(islice(single, number))
+
+
+def _names_its_colour(scene: Scene) -> bool:
+    return f"{scene.things[0].colour} {scene.things[0].kind}" in short_caption(scene)
 
 
 def main() -> None:
@@ -51,10 +53,9 @@ def main() -> None:
     for index, prompt in enumerate(prompts):
         picture = model(prompt, height=size, width=size, seed=index).images[0]
         grid.paste(picture, (index % COLUMNS * (size + GAP), index // COLUMNS * (size + GAP)))
-        print(f"{index + 1:3d}/{len(prompts)} {prompt}", flush=True)
     grid.save(arguments.output, optimize=True, quality=90)
-    lines = [f"{index + 1}. {prompt}" for index, prompt in enumerate(prompts)]
-    arguments.output.with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
+    for number, prompt in enumerate(prompts, 1):
+        print(f"{number}. {prompt}")
 
 
 if __name__ == "__main__":

@@ -22,4 +22,4 @@ class WeightsError(PixArtSigmaError):
 
 
 class MissingDependency(PixArtSigmaError, ImportError):
-    """An optional dependency is not installed."""
+    """A dependency is not installed."""

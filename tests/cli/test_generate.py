@@ -102,7 +102,7 @@ def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
         (["a", "-o", "x.png", "--size", "250x256"], "width 250 is not a multiple of 16; nearest: 240 or 256"),
         (["a", "-o", "x.png", "--size", "64x64", "--aspect", "1:1"], "--size 64x64 and --aspect 1:1 exclude"),
         (["a", "-o", "x.png", "--aspect", "9:1"], "aspect 9:1 is beyond 4:1 or 1:4"),
-        (["a", "-o", "x.png", "--steps", "0"], "steps 0 is outside 1 to 1000; 20 is a good choice"),
+        (["a", "-o", "x.png", "--steps", "0"], "steps 0 is outside 1 to 999; 20 is a good choice"),
         (
             ["a", "-o", "x.png", "--guidance-scale", "nan"],
             "guidance scale nan is not a number of at least 1; 1 turns",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pixart_sigma import TextToImage
 from pixart_sigma.world import render, sample_scene
@@ -23,6 +24,13 @@ def pocket() -> TextToImage:
 def test_the_weights_are_small_and_have_a_card() -> None:
     sizes = [path.stat().st_size for path in POCKET.rglob("*") if path.is_file()]
     assert sum(sizes) <= 24e6
+    num_weights, dtypes = {}, set()
+    for path in POCKET.rglob("*.safetensors"):
+        tensors = load_file(path)
+        num_weights[path.parent.name] = sum(tensor.numel() for tensor in tensors.values())
+        dtypes |= {tensor.dtype for tensor in tensors.values()}
+    assert dtypes == {torch.bfloat16}
+    assert num_weights["text_encoder"] + num_weights["vae"] <= 2.8e6
     assert (POCKET / "README.md").is_file()
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from comparison import relative_error
-from pixart_sigma.errors import InvalidInput
+from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.pipeline.request import MAX_STEPS
 from pixart_sigma.pipeline.samplers import SAMPLERS, make_scheduler
 from tiny_pipeline import SCHEDULER
 
@@ -53,3 +54,19 @@ def test_the_default_keeps_the_released_configuration() -> None:
 def test_an_unknown_sampler_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"unknown sampler 'magic'; one of dpm-solver, ddim"):
         make_scheduler("magic", SCHEDULER)
+
+
+def test_a_configuration_that_makes_no_scheduler_is_the_folders_fault() -> None:
+    with pytest.raises(WeightsError, match="scheduler_config.json does not make a DPMSolver"):
+        make_scheduler("dpm-solver", SCHEDULER | {"beta_schedule": "steep"})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_most_steps_allowed_stay_finite(sampler: str) -> None:
+    scheduler = make_scheduler(sampler, SCHEDULER)
+    scheduler.set_timesteps(MAX_STEPS)
+    latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    for timestep in scheduler.timesteps:
+        model_input = scheduler.scale_model_input(latents, timestep)
+        latents = scheduler.step(0.5 * model_input, timestep, latents, return_dict=False)[0]
+    assert latents.isfinite().all()

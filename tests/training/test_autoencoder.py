@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from comparison import relative_error
+from pixart_sigma.data.latents import to_pixels
 from pixart_sigma.encoders.autoencoder import Autoencoder
-from pixart_sigma.training.autoencoder import build_autoencoder, psnr, to_pixels, whiten
+from pixart_sigma.training.autoencoder import build_autoencoder, psnr, whiten
 from pixart_sigma.training.recipe import AutoencoderModelRecipe
 from pixart_sigma.training.run import train
 

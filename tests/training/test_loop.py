@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from pixart_sigma.errors import PixArtSigmaError, RecipeError, WeightsError
 from pixart_sigma.training.checkpoint import checkpoints
 from pixart_sigma.training.draws import keyed_generator
-from pixart_sigma.training.loop import choose_device, run_loop
+from pixart_sigma.training.loop import run_loop
 from pixart_sigma.training.recipe import TextEncoderRecipe, load_recipe
+from pixart_sigma.training.run import train
 
 CPU = torch.device("cpu")
 
@@ -76,7 +77,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 def test_training_learns_and_leaves_everything_behind(tmp_path: Path) -> None:
-    closing = run_loop(Regression(), recipe(steps=300, validate_every=100), tmp_path, CPU, resume=False)
+    closing = run_loop(Regression(), recipe(steps=300, validate_every=100), tmp_path, CPU)
     found = losses(tmp_path)
     assert found[300] < 0.7 * found[2]
     assert len(found) == 150
@@ -93,13 +94,13 @@ def test_training_learns_and_leaves_everything_behind(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path / "whole", CPU, resume=False)
+    run_loop(Regression(), recipe(), tmp_path / "whole", CPU)
     with pytest.raises(Interrupted):
-        run_loop(Regression(stop_at=10), recipe(), tmp_path / "killed", CPU, resume=False)
+        run_loop(Regression(stop_at=10), recipe(), tmp_path / "killed", CPU)
     assert checkpoints(tmp_path / "killed/checkpoints")[-1].name == "step-00000008"
     resumed = Regression()
     resumed.model.weight.data.zero_()
-    run_loop(resumed, recipe(), tmp_path / "killed", CPU, resume=True)
+    run_loop(resumed, recipe(), tmp_path / "killed", CPU)
 
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert whole.keys() == killed.keys()
@@ -109,37 +110,41 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 def test_validation_sees_the_average_and_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     task = Regression()
-    run_loop(task, recipe(), tmp_path / "a", CPU, resume=False)
-    run_loop(Regression(), recipe(validate_every=12), tmp_path / "b", CPU, resume=False)
+    run_loop(task, recipe(), tmp_path / "a", CPU)
+    run_loop(Regression(), recipe(validate_every=12), tmp_path / "b", CPU)
     assert torch.equal(task.validated[-1], weights(tmp_path / "a")["average.weight"])
     assert torch.equal(weights(tmp_path / "a")["weights.weight"], weights(tmp_path / "b")["weights.weight"])
 
 
 def test_a_run_does_not_overwrite_another(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path, CPU, resume=False)
+    (tmp_path / "checkpoints/step-00000003").mkdir(parents=True)
     with pytest.raises(RecipeError, match="--resume"):
-        run_loop(Regression(), recipe(), tmp_path, CPU, resume=False)
+        train("pocket-autoencoder", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_the_clock_goes_on_and_half_a_line_is_dropped(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 0, "seconds": 1000.0}\n{"step": 0, "sec', "utf-8")
+    run_loop(Regression(), recipe(), tmp_path, CPU)
+    records = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
+    assert records[0] == {"step": 0, "seconds": 1000.0}
+    assert records[-1]["seconds"] >= 1000
 
 
 def test_half_a_checkpoint_is_not_one(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path, CPU, resume=False)
+    run_loop(Regression(), recipe(), tmp_path, CPU)
     (tmp_path / "checkpoints/.step-00000016.writing").mkdir()
     assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000012"
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path, CPU, resume=False)
+    run_loop(Regression(), recipe(), tmp_path, CPU)
     with pytest.raises(WeightsError, match=r"weights\.safetensors has other weights"):
-        run_loop(Regression(width=5), recipe(), tmp_path, CPU, resume=True)
+        run_loop(Regression(width=5), recipe(), tmp_path, CPU)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(PixArtSigmaError, match="not finite near step 6"):
-        run_loop(Regression(poison_at=5), recipe(), tmp_path, CPU, resume=False)
+        run_loop(Regression(poison_at=5), recipe(), tmp_path, CPU)
     assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000004"
-
-
-def test_an_absent_device_is_a_recipe_error() -> None:
-    assert choose_device("cpu") == CPU
-    with pytest.raises(RecipeError, match="quantum"):
-        choose_device("quantum")

@@ -78,3 +78,8 @@ def test_a_missing_interpolation_scale_is_that_of_diffusers(sample_size: int, sc
 def test_another_models_configuration_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         transformer_config(RELEASED_SIGMA_1024 | change, ())
+
+
+def test_a_size_that_is_no_number_is_refused() -> None:
+    with pytest.raises(WeightsError, match="sample_size 'large', not a number"):
+        transformer_config(TRANSFORMER | {"sample_size": "large", "interpolation_scale": None}, [])

@@ -17,6 +17,8 @@ from pixart_sigma.cli.train import train
 from pixart_sigma.errors import PixArtSigmaError
 
 BAD_INPUT = 2
+DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf"}
+"""Where the package to install is not called what is imported."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
@@ -62,7 +64,8 @@ def _run(arguments: Sequence[str]) -> int:
         package = (error.name or "").partition(".")[0]
         if package in ("", "pixart_sigma"):
             raise  # not the user's environment but our mistake
-        return _fail(f"the package {package!r} is missing or broken; install it: pip install {package}")
+        name = DISTRIBUTIONS.get(package, package)
+        return _fail(f"the package {package!r} is missing or broken; install it: pip install {name}")
     except OSError as error:
         return _fail(
             f"{error.filename or 'a file'}: {error.strerror or error}; check the path and the space left"

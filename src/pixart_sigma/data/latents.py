@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pixart_sigma.data.drawn import (
     Report,
@@ -39,6 +40,12 @@ class LatentPool:
 
     latents: NDArray[np.float16]
     records: list[SceneRecord]
+
+
+def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """images (B, H, W, 3) uint8 → (B, 3, H, W) fp32 in [-1, 1]."""
+    stacked = torch.from_numpy(np.array(images)).to(device)
+    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def autoencoder_digest(folder: Path) -> str:
@@ -91,7 +98,7 @@ def latent_pool(
 
 def _unscaled_latents(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> NDArray[np.float16]:
     model = autoencoder.model
-    pixels = torch.from_numpy(images).to(model.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = to_pixels(images, model.device)
     # bf16 halves the time; its rounding is far below the autoencoder's own error.
     with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
         mean = model.encode(pixels).latent_dist.mode()

@@ -32,7 +32,7 @@ def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
             )
     except ImportError as error:
         raise MissingDependency(
-            f"loading {folder} needs a package that is missing: {first_line(error)}"
+            f"loading {folder} needs a package that is missing ({first_line(error)}); install it with pip"
         ) from error
     except (
         Exception

@@ -43,7 +43,7 @@ class TextEncoder:
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         except ImportError as error:
             raise MissingDependency(
-                f"the tokenizer in {folder} needs a missing package: {first_line(error)}"
+                f"the tokenizer in {folder} needs a package that is missing ({first_line(error)}); install it with pip"
             ) from error
         except (
             Exception

@@ -15,7 +15,7 @@ from pixart_sigma.resolution import check_size
 # Released settings (Σ inference: 20 steps of DPM-Solver++, guidance 4.5).
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE_SCALE = 4.5
-MAX_STEPS = 1000  # the schedule's timesteps
+MAX_STEPS = 999  # with all 1000 timesteps diffusers' DPM-Solver repeats one, and divides by zero
 MAX_WINDOW_SIDE = 4  # 4x4 is the strongest compression in use
 MAX_IMAGES = 64  # they are made as one batch
 MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit integer
@@ -50,6 +50,10 @@ class Request:
         if self.height is not None and self.width is not None:
             check_size(self.height, self.width)
         _check_range("steps", self.num_steps, 1, MAX_STEPS, f"{DEFAULT_STEPS} is a good choice")
+        if len(self.prompts) > MAX_IMAGES:
+            raise InvalidInput(
+                f"{len(self.prompts)} prompts exceed {MAX_IMAGES} in a call; make several calls"
+            )
         _check_range(
             "num_images", self.num_images, 1, MAX_IMAGES // len(self.prompts), "several calls make more"
         )

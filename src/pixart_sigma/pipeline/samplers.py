@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from pixart_sigma.errors import InvalidInput
+from pixart_sigma.errors import InvalidInput, WeightsError
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ SAMPLERS = {
 
 
 def make_scheduler(sampler: str, config: Mapping[str, Any]) -> Any:
-    """A name from `SAMPLERS` and a scheduler_config.json's content → a diffusers scheduler. Raises
-    InvalidInput.
+    """A name from `SAMPLERS` and a scheduler_config.json's content → a diffusers scheduler.
+
+    Raises InvalidInput for an unknown name, WeightsError for a configuration that makes no scheduler.
     """
     if sampler not in SAMPLERS:
         raise InvalidInput(f"unknown sampler {sampler!r}; one of {', '.join(SAMPLERS)}")
@@ -41,4 +42,9 @@ def make_scheduler(sampler: str, config: Mapping[str, Any]) -> Any:
     scheduler_class = getattr(import_module(f"diffusers.schedulers.{chosen.module}"), chosen.class_name)
     # `_class_name` names the folder's own class; beside another one it would only provoke a warning.
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
-    return scheduler_class.from_config({**settings, **chosen.settings})
+    try:
+        return scheduler_class.from_config({**settings, **chosen.settings})
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"scheduler_config.json does not make a {chosen.class_name} ({error}); fetch or export it again"
+        ) from error

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
+from pixart_sigma.data.latents import to_pixels
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.pictures import save_grid, to_uint8
 from pixart_sigma.training.progress import report_stage
@@ -47,12 +48,6 @@ def build_autoencoder(recipe: AutoencoderModelRecipe, sample_size: int) -> Any:
         sample_size=sample_size,
         scaling_factor=1.0,
     )
-
-
-def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """images (B, H, W, 3) uint8 → (B, 3, H, W) fp32 in [-1, 1]."""
-    stacked = torch.from_numpy(np.array(images)).to(device)
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class AutoencoderTask:

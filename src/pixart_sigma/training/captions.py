@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Few distinct lengths, as for the transformer's captions.
-_LENGTH_MULTIPLE = 8
+from pixart_sigma.model.transformer import CAPTION_LENGTH_MULTIPLE
 
 
 class CaptionTable:
@@ -32,10 +31,10 @@ class CaptionTable:
         return len(self.lengths)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """indices (B,) → ids (B, L) int64 and mask (B, L) bool, L a multiple of 8."""
+        """indices (B,) → ids (B, L) int64 and mask (B, L) bool, L a multiple of CAPTION_LENGTH_MULTIPLE."""
         lengths = self.lengths[indices]
         longest = int(lengths.max())
-        padded = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+        padded = -(-longest // CAPTION_LENGTH_MULTIPLE) * CAPTION_LENGTH_MULTIPLE
         ids = torch.full((len(indices), padded), self._padding, dtype=torch.int64)
         ids[:, :longest] = self._ids[indices, :longest].long()
         return ids, torch.arange(padded) < lengths[:, None]

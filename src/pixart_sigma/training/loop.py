@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pixart_sigma.errors import PixArtSigmaError, RecipeError
+from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from pixart_sigma.training.optimizers import MovingAverage, build_optimizers, rate_factor, set_rate
 from pixart_sigma.training.progress import Progress
@@ -42,23 +42,10 @@ class Task(Protocol):
         """Write the averaged weights in diffusers layout and return closing figures."""
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. Raises RecipeError for a device this machine lacks."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device {name!r} is not available here (--set run.device=auto)") from error
-
-
-def run_loop(
-    task: Task, recipe: Recipe, output: Path, device: torch.device, resume: bool
-) -> dict[str, float]:
+def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device) -> dict[str, float]:
     """Train `task` for recipe.run.steps steps, then export to `output/export`. Returns the closing figures.
 
-    With `resume` the newest checkpoint under `output/checkpoints` is continued (none: from the start); without it
-    an output folder that has checkpoints is an error, so that no run overwrites another.
+    The newest checkpoint under `output/checkpoints`, if there is one, is continued.
     """
     run = recipe.run
     # Dropout would draw from the global generator, which no key and no checkpoint holds; nothing here wants it.
@@ -67,8 +54,6 @@ def run_loop(
     average = MovingAverage(task.model, run.ema_decay)
     done = 0
     found = checkpoints(output / "checkpoints")
-    if found and not resume:
-        raise RecipeError(f"{output} already has checkpoints; add --resume or choose another --output")
     if found:
         done = load_checkpoint(found[-1], task.model, average, optimizers)
     if run.compile:
@@ -146,17 +131,26 @@ def _line(figures: dict[str, float], prefix: str) -> str:
 
 
 class _Metrics:
-    """One JSON object a line; on resuming, lines beyond the checkpoint are dropped."""
+    """One JSON object a line; on resuming, lines beyond the checkpoint are dropped and the clock goes on."""
 
     def __init__(self, path: Path, done: int) -> None:
         self._path = path
-        self._began = time.time()
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= done]
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+        records = [record for record in map(_parsed, lines) if record is not None and record["step"] <= done]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+        self._began = time.time() - (records[-1]["seconds"] if records else 0)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         record = {"step": step, "seconds": round(time.time() - self._began, 1), **figures}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """The record, or None for a line that a killed run left unfinished."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record

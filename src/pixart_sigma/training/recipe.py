@@ -201,7 +201,7 @@ class SamplesRecipe(Section):
 
 
 class TransformerRecipe(Section):
-    """`start`: an exported pipeline folder whose transformer (and text encoder) training goes on from."""
+    """`start`: an exported pipeline folder whose transformer training goes on from."""
 
     kind: Literal["transformer"]
     run: RunRecipe

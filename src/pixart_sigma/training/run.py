@@ -9,8 +9,10 @@ output/export                      the parts of a pipeline folder that this kind
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixart_sigma.allocator import keep_freed_memory
+from pixart_sigma.errors import RecipeError
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
     Recipe,
@@ -19,27 +21,37 @@ from pixart_sigma.training.recipe import (
     load_recipe,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from pixart_sigma.training.loop import Task
+
 
 def train(
     recipe: str, output: Path, overrides: list[str] | None = None, resume: bool = False
 ) -> dict[str, float]:
     """Train what `recipe` (a packaged name or a path) says, and return the closing figures.
 
-    Raises RecipeError for a recipe that breaks a rule, WeightsError for inputs that do not fit it.
+    With `resume` the newest checkpoint under `output/checkpoints` is continued (none: from the start); without it
+    an output folder that has checkpoints is an error, so that no run overwrites another. Raises RecipeError for a
+    recipe that breaks a rule, WeightsError for inputs that do not fit it.
     """
     resolved = load_recipe(recipe, overrides)
     # A wrong recipe is reported before torch is imported, which takes seconds.
-    from pixart_sigma.training.loop import Task, choose_device, run_loop
+    from pixart_sigma.pipeline.text_to_image import resolve_device
+    from pixart_sigma.training.checkpoint import checkpoints
+    from pixart_sigma.training.loop import run_loop
 
+    if checkpoints(output / "checkpoints") and not resume:
+        raise RecipeError(f"{output} already has checkpoints; add --resume or choose another --output")
     keep_freed_memory()
-    device = choose_device(resolved.run.device)
+    device = resolve_device(resolved.run.device)
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.toml").write_text(dump_recipe(resolved), "utf-8")
-    task: Task = _build_task(resolved, output, device)
-    return run_loop(task, resolved, output, device, resume)
+    return run_loop(_build_task(resolved, output, device), resolved, output, device)
 
 
-def _build_task(recipe: Recipe, output: Path, device):  # type: ignore[no-untyped-def]
+def _build_task(recipe: Recipe, output: Path, device: torch.device) -> Task:
     if isinstance(recipe, AutoencoderRecipe):
         from pixart_sigma.training.autoencoder import AutoencoderTask
 
@@ -51,20 +63,3 @@ def _build_task(recipe: Recipe, output: Path, device):  # type: ignore[no-untype
     from pixart_sigma.training.transformer import TransformerTask
 
     return TransformerTask(recipe, output, device)
-
-
-def main() -> None:
-    """`python -m pixart_sigma.training.run RECIPE --output FOLDER [--set a.b=c] [--resume]`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="a.b=c")
-    parser.add_argument("--resume", action="store_true")
-    given = parser.parse_args()
-    train(given.recipe, given.output, given.overrides, given.resume)
-
-
-if __name__ == "__main__":
-    main()

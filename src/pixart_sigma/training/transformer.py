@@ -28,6 +28,7 @@ from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.model import Captions, PixArtTransformer, TransformerConfig
+from pixart_sigma.pipeline.text_to_image import seeded_noise
 from pixart_sigma.training.captions import CaptionTable
 from pixart_sigma.training.draws import batch_indices, keyed_generator
 from pixart_sigma.training.pictures import save_grid
@@ -103,12 +104,7 @@ class TransformerTask:
         prompts = list(settings.prompts) or self._held_prompts
         config = self._transformer.config
         shape = (config.in_channels, *self._held_latents.shape[2:])
-        noise = torch.stack(
-            [
-                torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-                for seed in range(len(prompts))
-            ]
-        )
+        noise = seeded_noise([torch.Generator().manual_seed(seed) for seed in range(len(prompts))], shape)
         table = CaptionTable(self._tokenizer, [*prompts, ""])
         positive = self._prepare(table, torch.arange(len(prompts)))
         negative = self._prepare(table, torch.full((len(prompts),), len(prompts)))
@@ -226,7 +222,7 @@ def draw_timesteps(
 
 
 def _attention_kernel(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """On a CPU the fused kernel's backward takes most of a step at a few hundred tokens (docs/log.md)."""
+    """On a CPU the fused kernel's backward is the slower one at a few hundred tokens (docs/log.md)."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 

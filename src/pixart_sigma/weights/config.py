@@ -54,6 +54,9 @@ def transformer_config(content: Mapping[str, Any], parameter_names: Collection[s
         raise WeightsError(
             "config.json has no caption_channels; set it to the text encoder's width (T5-XXL: 4096)"
         )
+    for name, value in fields.items():
+        if value is not None and not isinstance(value, int | float):
+            raise WeightsError(f"config.json has {name} {value!r}, not a number; fetch or export it again")
     if fields["interpolation_scale"] is None:
         fields["interpolation_scale"] = max(fields["sample_size"] // 64, 1)  # diffusers' default
     micro_conditioning = content.get("use_additional_conditions")

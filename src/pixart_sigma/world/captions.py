@@ -67,7 +67,7 @@ def short_caption(scene: Scene) -> str:
 
 
 def dense_caption(scene: Scene) -> str:
-    """Two to four sentences, about twenty-five to fifty words, that leave nothing out."""
+    """Three or four sentences, about twenty-five to fifty words, that leave nothing out."""
     rng = random.Random(f"dense {scene.seed}")
     opening = pick(rng, ("The picture shows", "This is a drawing of", "We see"))
     sentences = [f"{opening} {_BACKDROP[scene.background]}."]
