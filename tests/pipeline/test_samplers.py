@@ -57,7 +57,7 @@ def test_an_unknown_sampler_is_refused() -> None:
 
 
 def test_a_configuration_that_makes_no_scheduler_is_the_folders_fault() -> None:
-    with pytest.raises(WeightsError, match="scheduler_config.json does not make a DPMSolver"):
+    with pytest.raises(WeightsError, match=r"scheduler_config\.json does not make a DPMSolver"):
         make_scheduler("dpm-solver", SCHEDULER | {"beta_schedule": "steep"})
 
 

@@ -82,4 +82,4 @@ def test_another_models_configuration_is_refused(change: dict[str, object], mess
 
 def test_a_size_that_is_no_number_is_refused() -> None:
     with pytest.raises(WeightsError, match="sample_size 'large', not a number"):
-        transformer_config(TRANSFORMER | {"sample_size": "large", "interpolation_scale": None}, [])
+        transformer_config({**config_content(TRANSFORMER), "sample_size": "large"}, [])
