@@ -111,6 +111,7 @@ def test_the_larger_stage_starts_from_the_smaller_with_stretched_positions(
     start = trained / "export"
     overrides = [*MODEL, f"autoencoder={start}", f"text_encoder={start}", f"start={start}"]
     overrides += ["model.sample_size=8", "image_size=64", "run.steps=1", "optimizer.learning_rate=1e-12"]
+    overrides += ["optimizer.matrix_learning_rate=1e-12"]
     train("pocket-256", tmp_path, overrides)
     larger, smaller = (
         load_transformer(tmp_path / "export/transformer"),

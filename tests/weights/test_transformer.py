@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.transformer import (
+    INDEX_FILE,
     WEIGHTS_FILE,
     load_transformer,
     save_transformer,
@@ -130,3 +132,37 @@ def test_average_compression_shares_the_parameters(config: object) -> None:
 def test_compression_that_compresses_nothing_is_refused() -> None:
     with pytest.raises(InvalidInput, match="1x1"):
         with_average_compression(PixArtTransformer(TRANSFORMER), (1, 1))
+
+
+def test_weights_in_several_files_come_back_bit_by_bit(tmp_path: Path) -> None:
+    model = PixArtTransformer(TRANSFORMER)
+    save_transformer(model, tmp_path, max_shard_size="20KB")
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) > 2
+    assert max(path.stat().st_size for path in files) < 40_000
+    again = load_transformer(tmp_path).state_dict()
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+    save_transformer(model, tmp_path)
+    assert [path.name for path in tmp_path.glob("*.safetensors*")] == [WEIGHTS_FILE]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: next(folder.glob("*-00002-*")).unlink(), "is missing"),
+        (lambda folder: (folder / INDEX_FILE).write_text('{"weight_map": {"a": "../b"}}'), "beside it"),
+        (lambda folder: (folder / INDEX_FILE).write_text("{}"), "beside it"),
+        (
+            lambda folder: (folder / INDEX_FILE).write_text(
+                (folder / INDEX_FILE).read_text().replace("proj_out.bias", "proj_out.tilt")
+            ),
+            "does not fit its files: proj_out.bias, proj_out.tilt",
+        ),
+    ],
+)
+def test_a_broken_index_is_refused(spoil: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    save_transformer(PixArtTransformer(TRANSFORMER), tmp_path, max_shard_size="20KB")
+    spoil(tmp_path)
+    with pytest.raises(WeightsError, match=message):
+        load_transformer(tmp_path)

@@ -36,12 +36,16 @@ def write_pipeline(
     tokenizer: Any,
     vae: Path,
     prediction_type: str,
+    max_shard_size: str,
 ) -> None:
-    """Each part in its subfolder, in its own dtype; `vae` is a folder and copied."""
+    """Each part in its subfolder, in its own dtype; `vae` is a folder and copied.
+
+    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights.
+    """
     import diffusers
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_transformer(transformer, folder / "transformer")
+    save_transformer(transformer, folder / "transformer", max_shard_size)
     text_encoder.save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     build_scheduler(prediction_type).save_pretrained(folder / "scheduler")

@@ -211,6 +211,7 @@ class TransformerRecipe(Section):
     text_encoder: Path
     start: Path | None = None
     train_text_encoder: bool = False
+    max_shard_size: str = Field(default="10GB", pattern=r"^[1-9]\d*[KMG]B$")
     image_size: PositiveInt = 128
     model: TransformerModelRecipe = TransformerModelRecipe()
     objective: ObjectiveRecipe = ObjectiveRecipe()

@@ -129,6 +129,7 @@ class TransformerTask:
             self._tokenizer,
             self._recipe.autoencoder / "vae",
             self._recipe.objective.prediction_type,
+            self._recipe.max_shard_size,
         )
         return {"megabytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6}
 

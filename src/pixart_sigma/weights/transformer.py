@@ -1,7 +1,7 @@
 """Strict loading and saving of the transformer, and its rebuilding with compressed keys and values.
 
-A folder holds `config.json` and `diffusion_pytorch_model.safetensors`, as diffusers writes them. Never
-unpickles. Knows nothing of prompts or images.
+A folder holds `config.json` and `diffusion_pytorch_model.safetensors`, or several such files and an index that
+says which tensor is where, as diffusers writes them. Never unpickles. Knows nothing of prompts or images.
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,9 @@ from pixart_sigma.weights.config import config_content, transformer_config
 from pixart_sigma.weights.folder import read_json
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+SHARD_PATTERN = "diffusion_pytorch_model{suffix}.safetensors"
+DEFAULT_SHARD_SIZE = "10GB"  # diffusers' own
 # Buffers that early diffusers releases wrote into checkpoints: expected, and dropped.
 DROPPED = {
     "pos_embed.pos_embed": "positions are recomputed",
@@ -38,7 +42,11 @@ def load_transformer(folder: Path | str, dtype: torch.dtype = torch.float32) -> 
     """
     folder = Path(folder)
     content = read_json(folder / "config.json")
-    state_dict = read_weights(folder / WEIGHTS_FILE)
+    state_dict = (
+        read_sharded_weights(folder)
+        if (folder / INDEX_FILE).is_file()
+        else read_weights(folder / WEIGHTS_FILE)
+    )
     for name in DROPPED:
         state_dict.pop(name, None)
     config = transformer_config(content, state_dict.keys())
@@ -47,13 +55,33 @@ def load_transformer(folder: Path | str, dtype: torch.dtype = torch.float32) -> 
     return model
 
 
-def save_transformer(model: PixArtTransformer, folder: Path | str) -> None:
-    """Writes config.json and the weights, in the model's own dtype; each file appears whole or not at all."""
+def save_transformer(
+    model: PixArtTransformer, folder: Path | str, max_shard_size: str = DEFAULT_SHARD_SIZE
+) -> None:
+    """Writes config.json and the weights, in the model's own dtype; each file appears whole or not at all.
+
+    max_shard_size, such as "10MB": no file of weights is larger, unless a single tensor is.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state_dict = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    with written_whole(folder / WEIGHTS_FILE) as temporary:
-        save_file(state_dict, temporary, metadata={"format": "pt"})
+    split = split_torch_state_dict_into_shards(
+        state_dict, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
+    )
+    for name, tensor_names in split.filename_to_tensors.items():
+        with written_whole(folder / name) as temporary:
+            shard = {tensor_name: state_dict[tensor_name] for tensor_name in tensor_names}
+            save_file(shard, temporary, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        with written_whole(folder / INDEX_FILE) as temporary:
+            temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
+    else:
+        (folder / INDEX_FILE).unlink(missing_ok=True)
+    # Files of an earlier save in other shards would be taken for this model's.
+    for path in folder.glob(SHARD_PATTERN.format(suffix="*")):
+        if path.name not in split.filename_to_tensors:
+            path.unlink()
     with written_whole(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(config_content(model.config), indent=2) + "\n", "utf-8")
 
@@ -68,6 +96,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"weight file {path} is corrupt ({first_line(error)}); fetch or export it again"
         ) from error
+
+
+def read_sharded_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of all the files that a folder's index names.
+
+    Raises WeightsError if one is missing or corrupt, lies outside the folder, or holds other tensors than the index
+    says.
+    """
+    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        Path(str(name)).name == name for name in weight_map.values()
+    ):
+        raise WeightsError(
+            f"{folder / INDEX_FILE} maps no tensors to files beside it; fetch or export it again"
+        )
+    state_dict: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        state_dict |= read_weights(folder / name)
+    if state_dict.keys() != weight_map.keys():
+        differing = abbreviate(sorted(state_dict.keys() ^ weight_map.keys()))
+        raise WeightsError(
+            f"{folder / INDEX_FILE} does not fit its files: {differing}; fetch or export them again"
+        )
+    return state_dict
 
 
 def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: str) -> PixArtTransformer:
