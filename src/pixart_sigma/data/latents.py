@@ -17,20 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixart_sigma.data.drawn import (
-    Report,
-    SceneRecord,
-    draw_scenes,
-    read_manifest,
-    read_records,
-    world_fingerprint,
-    write_manifest,
-    write_records,
-)
+from pixart_sigma.data.drawn import Report, SceneRecord, open_pool
 from pixart_sigma.encoders.autoencoder import Autoencoder
 
 
@@ -70,30 +60,21 @@ def latent_pool(
 
     `digest` is `autoencoder_digest` of the autoencoder given; `report(done, total)` is called now and then.
     """
-    wanted = {
-        "first_seed": first_seed,
-        "num_scenes": num_scenes,
-        "height": height,
-        "width": width,
-        "autoencoder": digest,
-        "world": world_fingerprint(first_seed),
-    }
-    if read_manifest(folder) != wanted:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "pool.json").unlink(missing_ok=True)
-        scale = autoencoder.latent_scale
-        channels = int(autoencoder.model.config.latent_channels)
-        shape = (num_scenes, channels, height // scale, width // scale)
-        stored = open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
-        with (folder / "scenes.jsonl").open("w", encoding="utf-8") as lines:
-            for offset, images, records in draw_scenes(first_seed, num_scenes, height, width):
-                stored[offset : offset + len(images)] = _unscaled_latents(autoencoder, images)
-                write_records(lines.write, records)
-                if report:
-                    report(offset + len(images), num_scenes)
-        stored.flush()
-        write_manifest(folder, wanted)
-    return LatentPool(np.load(folder / "latents.npy", mmap_mode="r"), read_records(folder))
+    scale = autoencoder.latent_scale
+    channels = int(autoencoder.model.config.latent_channels)
+    array, records = open_pool(
+        folder / "latents.npy",
+        np.dtype(np.float16),
+        (channels, height // scale, width // scale),
+        lambda images: _unscaled_latents(autoencoder, images),
+        {"autoencoder": digest},
+        first_seed,
+        num_scenes,
+        height,
+        width,
+        report,
+    )
+    return LatentPool(array, records)
 
 
 def _unscaled_latents(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> NDArray[np.float16]:
