@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pixart_sigma.errors import PixArtSigmaError, RecipeError, WeightsError
+from pixart_sigma.errors import InvalidInput, PixArtSigmaError, RecipeError, WeightsError
 from pixart_sigma.training.checkpoint import checkpoints
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.loop import run_loop
@@ -148,3 +148,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(PixArtSigmaError, match="not finite near step 6"):
         run_loop(Regression(poison_at=5), recipe(), tmp_path, CPU)
     assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000004"
+
+
+def test_an_absent_device_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="quantum"):
+        train("pocket-autoencoder", tmp_path / "run", ["run.device=quantum"])
+    assert not (tmp_path / "run").exists()

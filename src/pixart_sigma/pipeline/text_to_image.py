@@ -209,8 +209,13 @@ def seeded_noise(generators: Sequence[torch.Generator], shape: tuple[int, ...]) 
 
 def to_image(pixels: Tensor) -> Image.Image:
     """pixels (3, H, W) in about [-1, 1] → an 8-bit RGB image."""
+    return Image.fromarray(to_uint8(pixels[None])[0].numpy())
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """pixels (B, 3, H, W) in about [-1, 1] → (B, H, W, 3) uint8 on the CPU."""
     levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+    return levels.permute(0, 2, 3, 1).cpu()
 
 
 def resolve_device(device: str) -> torch.device:
@@ -220,7 +225,9 @@ def resolve_device(device: str) -> torch.device:
     try:
         torch.zeros(1, device=device).item()  # "meta", whose tensors have no content, fails here too
     except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(f"device {device!r} is not available here; use --device cpu or auto") from error
+        raise InvalidInput(
+            f"device {device!r} is not available here; use --device cpu or auto (in a recipe: run.device)"
+        ) from error
     return torch.device(device)
 
 

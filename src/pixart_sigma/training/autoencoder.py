@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
 from pixart_sigma.data.latents import to_pixels
+from pixart_sigma.pipeline.text_to_image import to_uint8
 from pixart_sigma.training.draws import keyed_generator
-from pixart_sigma.training.pictures import save_grid, to_uint8
+from pixart_sigma.training.pictures import save_grid
 from pixart_sigma.training.progress import report_stage
 from pixart_sigma.training.recipe import AutoencoderModelRecipe, AutoencoderRecipe
 
