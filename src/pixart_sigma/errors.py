@@ -23,3 +23,11 @@ class WeightsError(PixArtSigmaError):
 
 class MissingDependency(PixArtSigmaError, ImportError):
     """A dependency is not installed."""
+
+
+class Stopped(PixArtSigmaError):
+    """A signal ended a training run, after a complete checkpoint."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status

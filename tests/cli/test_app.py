@@ -1,7 +1,6 @@
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer import Exit
@@ -116,15 +115,9 @@ def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
         run(["generate", "a house", "-o", "x.png"])
 
 
-def test_train_hands_its_arguments_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    received: list[object] = []
-    monkeypatch.setattr("pixart_sigma.training.run.train", lambda *arguments: received.extend(arguments))
-    assert run(["train", "pocket", "-o", str(tmp_path), "--set", "a.b=1", "--set", "c=x", "--resume"]) == 0
-    assert received == ["pocket", tmp_path, ["a.b=1", "c=x"], True]
-
-
 def test_commands_are_these() -> None:
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [
         "generate",
         "train",
     ]
+    assert [group.name for group in app.registered_groups] == ["recipes"]

@@ -6,6 +6,7 @@ from PIL import Image
 
 import pixart_sigma
 from pixart_sigma.cli.app import run
+from tiny_lora import write_lora_file
 
 PROMPT = "a small cactus with a happy face in the desert"
 
@@ -124,6 +125,11 @@ def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
             "output x.jpg does not end in .png, the only format that is written; name it x.png",
         ),
         (["a", "-o", "nowhere/x.png"], "output folder nowhere does not exist; create it first"),
+        (["a", "-o", "x.png", "--lora", "no.safetensors:1"], "LoRA no.safetensors does not exist; give a"),
+        (
+            ["a", "-o", "x.png", "--lora", "no.safetensors:x"],
+            "LoRA strength 'x' of no.safetensors is not a number",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -197,3 +203,38 @@ def test_a_cut_prompt_is_a_warning_line(
     errors = capsys.readouterr().err
     assert errors.startswith("warning: a prompt of 401 tokens is cut to 300")
     assert errors.count("\n") == 1
+
+
+def test_loras_change_the_picture_and_are_written_in_it(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (write_lora_file(tmp_path / f"style-{seed}.safetensors", seed) for seed in (0, 1))
+    common = ["--model", str(tiny_folder), "--size", "32x32", "--steps", "2"]
+    pixels = {}
+    for name, options in {
+        "plain": [],
+        "off": ["--lora", f"{first}:0"],
+        "one": ["--lora", str(first)],
+        "two": ["--lora", str(first), "--lora", f"{second}:0.5"],
+    }.items():
+        output = tmp_path / f"{name}.png"
+        assert run(["generate", PROMPT, "-o", str(output), *common, *options]) == 0
+        with Image.open(output) as image:
+            pixels[name] = (image.tobytes(), image.text.get("lora"))
+    assert capsys.readouterr().err == ""
+    assert pixels["off"] == (pixels["plain"][0], "style-0.safetensors:0")
+    assert len({data for data, _ in pixels.values()}) == 3
+    assert pixels["plain"][1] is None
+    assert pixels["one"][1] == "style-0.safetensors:1"
+    assert pixels["two"][1] == "style-0.safetensors:1, style-1.safetensors:0.5"
+
+
+def test_a_lora_of_another_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lora = write_lora_file(tmp_path / "style.safetensors")
+    assert run(["generate", PROMPT, "-o", str(tmp_path / "x.png"), "--lora", str(lora)]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(
+        f"error: LoRA {lora} does not fit the model; wrong shape: proj_out [32, 24] instead of"
+    )
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "x.png").exists()

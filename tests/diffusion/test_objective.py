@@ -90,6 +90,47 @@ def test_min_snr_weights_the_squared_error(golden, prediction_type):
     assert weight.min() < 0.5  # the case is not trivial
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_x0_below_measures_the_clean_latents_early_and_the_noise_late(golden, prediction_type):
+    """The predicted x0 and noise spelt out, in float64, for timesteps on both sides of the switch and at it."""
+    latents, noise, output = (
+        golden[name].double() for name in ("input.latents", "input.noise", "input.model_output")
+    )
+    timesteps = torch.tensor([0, 1, 100, 249, 250, 251, 700, 999])
+    schedule = linear_schedule()
+    alphas = schedule.alphas_cumprod[timesteps][:, None, None, None]
+    noised = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+    prediction = output[:, :4]
+    if prediction_type == "epsilon":
+        noise_pred = prediction
+        latents_pred = noised / alphas.sqrt() - (1 / alphas - 1).sqrt() * prediction
+    else:
+        noise_pred = alphas.sqrt() * prediction + (1 - alphas).sqrt() * noised
+        latents_pred = alphas.sqrt() * noised - (1 - alphas).sqrt() * prediction
+    early = (timesteps < 250)[:, None, None, None]
+    error = torch.where(early, latents_pred - latents, noise_pred - noise).square().flatten(1).mean(1)
+
+    arguments = (output.float(), latents.float(), noise.float(), timesteps, schedule, prediction_type)
+    loss = hybrid_loss(*arguments, x0_below=250)
+    plain = hybrid_loss(*arguments)
+    for row, timestep in enumerate(timesteps.tolist()):
+        assert relative_error(loss.mse[row].double(), error[row]) <= 1e-5, timestep
+    assert torch.equal(loss.vb, plain.vb)
+    assert torch.equal(loss.total, loss.mse + loss.vb)
+    if prediction_type == "epsilon":
+        assert torch.equal(loss.mse[4:], plain.mse[4:])
+    assert not torch.isclose(loss.mse[:4], plain.mse[:4], rtol=0.05).any()
+
+
+def test_x0_of_every_timestep(golden):
+    latents, noise, timesteps = inputs(golden)
+    schedule = linear_schedule()
+    alphas = schedule.alphas_cumprod[timesteps].float()
+    arguments = (golden["input.model_output"][:, :4], latents, noise, timesteps, schedule)
+    everywhere = hybrid_loss(*arguments, x0_below=1000)
+    assert relative_error(everywhere.mse, (1 / alphas - 1) * hybrid_loss(*arguments).mse) <= 1e-5
+
+
 def test_half_precision_output_is_summed_in_fp32(golden):
     latents, noise, timesteps = inputs(golden)
     output = golden["input.model_output"].bfloat16()
@@ -105,3 +146,9 @@ def test_refusals(golden):
         hybrid_loss(golden["input.model_output"][:, :6], latents, noise, timesteps, linear_schedule())
     with pytest.raises(InvalidInput, match="prediction_type 'sample'"):
         hybrid_loss(golden["input.model_output"], latents, noise, timesteps, linear_schedule(), "sample")
+    arguments = (golden["input.model_output"], latents, noise, timesteps, linear_schedule())
+    with pytest.raises(InvalidInput, match=r"min_snr_gamma 5\.0 and x0_below 250 both"):
+        hybrid_loss(*arguments, min_snr_gamma=5.0, x0_below=250)
+    for x0_below in (0, 1001):
+        with pytest.raises(InvalidInput, match=f"x0_below is {x0_below}, outside 1 to 1000"):
+            hybrid_loss(*arguments, x0_below=x0_below)

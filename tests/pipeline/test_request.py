@@ -1,10 +1,11 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.request import Request, parse_window
+from pixart_sigma.pipeline.request import Lora, Request, parse_lora, parse_window
 
 
 def test_the_defaults_are_the_released_settings() -> None:
@@ -56,3 +57,63 @@ def test_windows_are_written_height_first(text: str, window: tuple[int, int]) ->
 def test_what_is_no_window_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="compression window"):
         parse_window(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "strength", "said"),
+    [
+        ("style.safetensors", 1.0, "style.safetensors:1"),
+        ("style.safetensors:0.8", 0.8, "style.safetensors:0.8"),
+        ("style.safetensors:-2", -2.0, "style.safetensors:-2"),
+        ("./style.safetensors:0", 0.0, "style.safetensors:0"),
+        ("folder:1e-1", 0.1, "folder:0.1"),
+        ("a:2.safetensors", 1.0, "a:2.safetensors:1"),
+        ("a:2.safetensors:2", 2.0, "a:2.safetensors:2"),
+    ],
+)
+def test_a_lora_is_a_file_and_a_strength(
+    text: str, strength: float, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("style.safetensors", "a:2.safetensors", "folder/adapter_model.safetensors"):
+        (tmp_path / name).touch()
+    lora = parse_lora(text)
+    assert (lora.strength, str(lora)) == (strength, said)
+    assert lora.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "style.safetensors:strong",
+            "LoRA strength 'strong' of style.safetensors is not a number; write for ex",
+        ),
+        ("style.safetensors:", "LoRA strength '' of style.safetensors is not a number"),
+        ("style.safetensors:nan", "LoRA strength nan is not a finite number; 1 is as trained, 0 is off"),
+        ("style.safetensors:inf", "LoRA strength inf is not a finite number"),
+        (
+            "nothing.safetensors",
+            "LoRA nothing.safetensors does not exist; give a .safetensors file, or a folder",
+        ),
+        ("nothing.safetensors:0.5", "LoRA nothing.safetensors does not exist"),
+        (".", "LoRA adapter_model.safetensors does not exist"),
+        ("style.pt", "LoRA style.pt is not a .safetensors file (pickled weights are never read); convert it"),
+    ],
+)
+def test_a_lora_that_is_none_is_named(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "style.safetensors").touch()
+    (tmp_path / "style.pt").touch()
+    with pytest.raises(InvalidInput) as error:
+        parse_lora(text)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lora_made_in_python_is_checked_too() -> None:
+    with pytest.raises(InvalidInput, match="does not exist"):
+        Lora(Path("nothing.safetensors"))

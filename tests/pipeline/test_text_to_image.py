@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from comparison import relative_error
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.pipeline.request import Lora
 from pixart_sigma.pipeline.text_to_image import (
     TextToImage,
     resolve_device,
@@ -18,6 +20,7 @@ from pixart_sigma.pipeline.text_to_image import (
     to_image,
 )
 from pixart_sigma.weights.transformer import save_transformer
+from tiny_lora import write_lora_file
 from tiny_pipeline import TRANSFORMER, write_text_encoder
 
 SMALL: dict[str, Any] = {"height": 64, "width": 48, "num_steps": 2}
@@ -163,3 +166,37 @@ def test_parts_that_do_not_fit_are_refused(tiny_folder: Path, tmp_path: Path) ->
     write_text_encoder(folder / "text_encoder", width=24)
     with pytest.raises(WeightsError, match="the text encoder's width is 24, the pipeline needs 16"):
         TextToImage.from_pretrained(folder)
+
+
+def test_loras_are_merged_by_their_strengths(model: TextToImage, tiny_folder: Path, tmp_path: Path) -> None:
+    first, second = (write_lora_file(tmp_path / f"{seed}.safetensors", seed) for seed in (0, 1))
+    base = model.transformer.proj_out.weight
+
+    def changed(*loras: Lora) -> torch.Tensor:
+        return TextToImage.from_pretrained(tiny_folder, loras=loras).transformer.proj_out.weight
+
+    assert torch.equal(changed(Lora(first, 0.0)), base)
+    one, two = changed(Lora(first)) - base, changed(Lora(second)) - base
+    assert relative_error(changed(Lora(first, 0.5), Lora(second, 2.0)) - base, 0.5 * one + 2 * two) <= 1e-5
+
+
+def test_a_lora_is_merged_before_the_weights_are_rounded(tiny_folder: Path, tmp_path: Path) -> None:
+    loras = [Lora(write_lora_file(tmp_path / "style.safetensors"), 0.1)]
+    exact = TextToImage.from_pretrained(tiny_folder, loras=loras).transformer.proj_out.weight
+    rounded = TextToImage.from_pretrained(tiny_folder, dtype="bfloat16", loras=loras).transformer
+    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
+    assert torch.equal(rounded.proj_out.weight, exact.bfloat16())
+
+
+def test_a_lora_of_another_model_is_refused_before_the_text_encoder_is_read(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    other = replace(TRANSFORMER, out_channels=4)
+    save_transformer(PixArtTransformer(other), folder / "transformer")
+    shutil.rmtree(folder / "text_encoder")
+    (folder / "text_encoder").mkdir()
+    with pytest.raises(
+        WeightsError, match=r"^LoRA .* does not fit the model; wrong shape: proj_out \[32, 24\] "
+    ):
+        TextToImage.from_pretrained(folder, loras=[Lora(write_lora_file(tmp_path / "style.safetensors"))])

@@ -1,119 +1,175 @@
 import json
+import os
+import signal
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pixart_sigma.errors import InvalidInput, PixArtSigmaError, RecipeError, WeightsError
-from pixart_sigma.training.checkpoint import checkpoints
+from pixart_sigma.errors import InvalidInput, PixArtSigmaError, RecipeError, Stopped, WeightsError
+from pixart_sigma.training.checkpoint import finished_checkpoints
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.loop import run_loop
+from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import TextEncoderRecipe, load_recipe
 from pixart_sigma.training.run import train
+from pixart_sigma.training.watching.metrics import read_metrics
 
-CPU = torch.device("cpu")
+ALONE = Processes(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
+BATCH = 8
 
 
 class Interrupted(Exception):
     pass
 
 
+class Squared(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, batch: tuple[Tensor, float]) -> dict[str, Tensor]:
+        inputs, share = batch
+        return {"loss": (self.linear(inputs) - 2 * inputs).square().mean(1).sum() * share}
+
+
 class Regression:
     """Learns y = 2 x, from draws keyed by the step; stops before `stop_at` as a killed process would."""
 
-    def __init__(self, width: int = 4, stop_at: int | None = None, poison_at: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int = 4,
+        stop_at: int | None = None,
+        poison_at: tuple[int, ...] = (),
+        signal_at: int | None = None,
+    ) -> None:
         torch.manual_seed(0)
-        self.model: nn.Module = nn.Linear(width, width)
+        self.model: nn.Module = Squared(width)
         self._width = width
         self._stop_at = stop_at
         self._poison_at = poison_at
+        self._signal_at = signal_at
         self.validated: list[Tensor] = []
 
-    def compile(self) -> None:
-        raise AssertionError("the recipe says not to compile")
+    def notes(self) -> list[str]:
+        return ["ready"]
 
-    def loss(self, step: int) -> dict[str, Tensor]:
+    def blocks(self) -> list[nn.Module]:
+        return []
+
+    def load(self, step: int, part: range) -> Any:
         if step == self._stop_at:
             raise Interrupted
-        inputs = torch.randn(8, self._width, generator=keyed_generator(0, step, "inputs"))
-        error = (self.model(inputs) - 2 * inputs).square().mean()
-        return {"loss": error * float("nan") if step == self._poison_at else error}
+        inputs = torch.randn(BATCH, self._width, generator=keyed_generator(0, step, "inputs"))
+        return step, inputs[part.start : part.stop]
 
-    def validate(self, step: int, folder: Path) -> dict[str, float]:
-        assert not self.model.training
-        self.validated.append(self.model.weight.clone())
+    def batch(self, loaded: Any, share: float) -> Any:
+        step, inputs = loaded
+        if step == self._signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inputs, share * (float("nan") if step in self._poison_at else 1.0)
+
+    def kernels(self, batch: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def record_ids(self, step: int, part: range) -> list[str]:
+        return [f"record-{step}-{position}" for position in part]
+
+    def validate(self, step: int, folder: Path | None) -> dict[str, float]:
+        weight = self.model.get_parameter("linear.weight")
+        self.validated.append(weight.clone())
+        assert folder is not None
         (folder / f"step-{step:08d}.txt").write_text("looked")
-        return {"loss": float(self.model.weight.norm())}
+        return {"loss": float(weight.norm())}
 
-    def export(self, folder: Path) -> dict[str, float]:
+    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(self.model.state_dict(), folder / "model.pt")
-        return {"norm": float(self.model.weight.norm())}
+        torch.save(weights, folder / "model.pt")
+        return {"norm": float(weights["linear.weight"].norm())}
 
 
 def recipe(**run: object) -> TextEncoderRecipe:
-    settings = {"steps": 12, "log_every": 2, "checkpoint_every": 4, "validate_every": 6, "warmup_steps": 2}
-    settings |= {"compile": False, "precision": "fp32"} | run
-    overrides = ["optimizer.learning_rate=0.02"]
-    overrides += [f"run.{name}={str(value).lower()}" for name, value in settings.items()]
+    settings: dict[str, object] = {"steps": 12, "log_every": 2, "checkpoint_every": 4, "validate_every": 6}
+    settings |= {"batch_size": BATCH, "compile": False, "precision": "fp32", "trackers": []} | run
+    overrides = ["optimizer.learning_rate=0.02", "rate.warmup_steps=2"]
+    overrides += [f"run.{name}={json.dumps(value)}" for name, value in settings.items()]
     loaded = load_recipe("pocket-text-encoder", overrides)
     assert isinstance(loaded, TextEncoderRecipe)
     return loaded
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
+def newest(folder: Path) -> Path:
+    return finished_checkpoints(folder / "checkpoints")[-1]
+
+
+def stored(folder: Path) -> dict[str, Tensor]:
+    """All that the newest checkpoint holds."""
     return {
-        f"{file}.{name}": tensor
-        for file in ("weights", "average")
-        for name, tensor in load_file(checkpoints(folder / "checkpoints")[-1] / f"{file}.safetensors").items()
+        name: tensor
+        for path in sorted(newest(folder).glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
     }
 
 
+def same(one: Path, other: Path) -> bool:
+    first, second = stored(one), stored(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 def losses(folder: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return {line["step"]: line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line}
 
 
 def test_training_learns_and_leaves_everything_behind(tmp_path: Path) -> None:
-    closing = run_loop(Regression(), recipe(steps=300, validate_every=100), tmp_path, CPU)
+    closing = run_loop(Regression(), recipe(steps=300, validate_every=100), tmp_path, ALONE)
     found = losses(tmp_path)
     assert found[300] < 0.7 * found[2]
     assert len(found) == 150
-    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-00000296", "step-00000300"]
-    assert load_recipe(str(tmp_path / "checkpoints/step-00000300/recipe.toml")) == recipe(
-        steps=300, validate_every=100
-    )
+    names = [path.name for path in finished_checkpoints(tmp_path / "checkpoints")]
+    assert names == ["step-00000296", "step-00000300"]
+    written = load_recipe(str(newest(tmp_path) / "recipe.toml"))
+    assert written == recipe(steps=300, validate_every=100)
     assert (tmp_path / "samples/step-00000200.txt").exists()
+    assert (tmp_path / "report.html").exists()
     # What is exported is the average and not the last weights.
-    exported = torch.load(tmp_path / "export/model.pt", weights_only=True)["weight"]
-    assert torch.equal(exported, weights(tmp_path)["average.weight"])
-    assert not torch.equal(exported, weights(tmp_path)["weights.weight"])
+    exported = torch.load(tmp_path / "export/model.pt", weights_only=True)["linear.weight"]
+    assert torch.equal(exported, stored(tmp_path)["average.linear.weight"])
+    assert not torch.equal(exported, stored(tmp_path)["weights.linear.weight"])
     assert closing["norm"] == pytest.approx(float(exported.norm()))
 
 
-def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path / "whole", CPU)
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    run_loop(Regression(), recipe(), tmp_path / "whole", ALONE)
     with pytest.raises(Interrupted):
-        run_loop(Regression(stop_at=10), recipe(), tmp_path / "killed", CPU)
-    assert checkpoints(tmp_path / "killed/checkpoints")[-1].name == "step-00000008"
+        run_loop(Regression(stop_at=10), recipe(), tmp_path / "killed", ALONE)
+    assert newest(tmp_path / "killed").name == "step-00000008"
     resumed = Regression()
-    resumed.model.weight.data.zero_()
-    run_loop(resumed, recipe(), tmp_path / "killed", CPU)
-
-    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert whole.keys() == killed.keys()
-    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    resumed.model.get_parameter("linear.weight").data.zero_()
+    run_loop(resumed, recipe(), tmp_path / "killed", ALONE)
+    assert same(tmp_path / "whole", tmp_path / "killed")
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    run_loop(Regression(), recipe(), tmp_path / "one", ALONE)
+    run_loop(Regression(), recipe(accumulate=4), tmp_path / "four", ALONE)
+    one, four = stored(tmp_path / "one"), stored(tmp_path / "four")
+    torch.testing.assert_close(
+        one["weights.linear.weight"], four["weights.linear.weight"], rtol=1e-5, atol=1e-6
+    )
+    assert losses(tmp_path / "one")[12] == pytest.approx(losses(tmp_path / "four")[12], rel=1e-5)
 
 
 def test_validation_sees_the_average_and_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     task = Regression()
-    run_loop(task, recipe(), tmp_path / "a", CPU)
-    run_loop(Regression(), recipe(validate_every=12), tmp_path / "b", CPU)
-    assert torch.equal(task.validated[-1], weights(tmp_path / "a")["average.weight"])
-    assert torch.equal(weights(tmp_path / "a")["weights.weight"], weights(tmp_path / "b")["weights.weight"])
+    run_loop(task, recipe(), tmp_path / "a", ALONE)
+    run_loop(Regression(), recipe(validate_every=12), tmp_path / "b", ALONE)
+    assert torch.equal(task.validated[-1], stored(tmp_path / "a")["average.linear.weight"])
+    assert same(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_run_does_not_overwrite_another(tmp_path: Path) -> None:
@@ -123,34 +179,63 @@ def test_a_run_does_not_overwrite_another(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
-def test_the_clock_goes_on_and_half_a_line_is_dropped(tmp_path: Path) -> None:
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text('{"step": 0, "seconds": 1000.0}\n{"step": 0, "sec', "utf-8")
-    run_loop(Regression(), recipe(), tmp_path, CPU)
-    records = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
-    assert records[0] == {"step": 0, "seconds": 1000.0}
-    assert records[-1]["seconds"] >= 1000
-
-
 def test_half_a_checkpoint_is_not_one(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path, CPU)
+    run_loop(Regression(), recipe(), tmp_path, ALONE)
     (tmp_path / "checkpoints/.step-00000016.writing").mkdir()
-    assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000012"
+    assert newest(tmp_path).name == "step-00000012"
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    run_loop(Regression(), recipe(), tmp_path, CPU)
-    with pytest.raises(WeightsError, match=r"weights\.safetensors has other weights"):
-        run_loop(Regression(width=5), recipe(), tmp_path, CPU)
+    run_loop(Regression(), recipe(), tmp_path, ALONE)
+    with pytest.raises(WeightsError, match="other weights than this recipe makes"):
+        run_loop(Regression(width=5), recipe(), tmp_path, ALONE)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(PixArtSigmaError, match="not finite near step 6"):
-        run_loop(Regression(poison_at=5), recipe(), tmp_path, CPU)
-    assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000004"
+def test_a_step_that_is_not_finite_is_skipped_and_its_records_are_named(tmp_path: Path) -> None:
+    task = Regression(poison_at=(5, 9))
+    run_loop(task, recipe(log_every=1), tmp_path, ALONE)
+    events = [
+        line for line in read_metrics(tmp_path / "metrics.jsonl") if line.get("event") == "skipped step"
+    ]
+    assert [event["step"] for event in events] == [6, 10]
+    assert "record-5-0, record-5-1" in events[0]["detail"]
+    assert all(tensor.isfinite().all() for tensor in stored(tmp_path).values())
+    figures = [
+        line for line in read_metrics(tmp_path / "metrics.jsonl") if line["step"] == 7 and "loss" in line
+    ]
+    assert figures[0]["loss"] is not None
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
+    poison = tuple(range(5, 12))
+    with pytest.raises(
+        PixArtSigmaError, match="3 steps had a loss or gradient that was not finite, the last one 8"
+    ):
+        run_loop(Regression(poison_at=poison), recipe(max_skipped_steps=2), tmp_path, ALONE)
+    assert newest(tmp_path).name == "step-00000004"
+    # The count is kept with the checkpoints: resuming does not start it again.
+    with pytest.raises(PixArtSigmaError, match="the last one 8"):
+        run_loop(Regression(poison_at=poison), recipe(max_skipped_steps=2), tmp_path, ALONE)
+
+
+def test_a_signal_leaves_a_complete_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    run_loop(Regression(), recipe(), tmp_path / "whole", ALONE)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="after step 6") as stopped:
+        run_loop(Regression(signal_at=5), recipe(), tmp_path / "stopped", ALONE)
+    assert stopped.value.exit_status == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert newest(tmp_path / "stopped").name == "step-00000006"
+    run_loop(Regression(), recipe(), tmp_path / "stopped", ALONE)
+    assert same(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_an_absent_device_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="quantum"):
         train("pocket-autoencoder", tmp_path / "run", ["run.device=quantum"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="batch_size 8 is not a multiple of accumulate 3"):
+        recipe(accumulate=3)

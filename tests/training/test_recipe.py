@@ -91,3 +91,12 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
 def test_broken_toml_and_unknown_kinds_are_recipe_errors(tmp_path: Path) -> None:
     assert "is not TOML" in message(write(tmp_path, "kind ="))
     assert "kind" in message(write(tmp_path, 'kind = "upscaler"'))
+
+
+def test_the_operators_are_the_models() -> None:
+    from typing import get_args
+
+    from pixart_sigma.model.config import CompressionOperator
+    from pixart_sigma.training.recipe import sections
+
+    assert get_args(sections.CompressionOperator) == get_args(CompressionOperator)

@@ -13,16 +13,18 @@ from typer.exceptions import TyperException
 
 import pixart_sigma
 from pixart_sigma.cli.generate import generate
+from pixart_sigma.cli.recipes import recipes
 from pixart_sigma.cli.train import train
 from pixart_sigma.errors import PixArtSigmaError
+from pixart_sigma.training.launch import BAD_INPUT, announce
 
-BAD_INPUT = 2
 DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf"}
 """Where the package to install is not called what is imported."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(train)
+app.add_typer(recipes, name="recipes")
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,7 +57,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         return app(list(arguments), prog_name="pixart-sigma", standalone_mode=False) or 0
     except TyperException as error:  # what typer finds wrong with the arguments
-        if not arguments:  # its help was asked for, and printed
+        if not error.format_message():  # a command without a subcommand: its help was printed
             return BAD_INPUT
         return _fail(f"{error.format_message().rstrip('.')}; see pixart-sigma --help")
     except PixArtSigmaError as error:
@@ -75,11 +77,12 @@ def _run(arguments: Sequence[str]) -> int:
             error
         ):  # torch's own says so, on every device
             raise
-        return _fail("the memory does not suffice; make the picture smaller, or fewer at a time")
+        return _fail("the memory does not suffice; make the picture smaller, or fewer at a time (a training: --set run.accumulate=8, "
+            "parallel.activation_checkpointing=full)")
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    announce(f"error: {' '.join(message.split())}")
     return BAD_INPUT
 
 

@@ -15,7 +15,9 @@ from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.request import (
     DEFAULT_GUIDANCE_SCALE,
     DEFAULT_STEPS,
+    Lora,
     Request,
+    parse_lora,
     parse_window,
 )
 from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, SAMPLERS
@@ -59,6 +61,13 @@ def generate(
             metavar="HxW", help="Average keys and values over HxW tokens in the deeper half of the blocks."
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[:STRENGTH]",
+            help="A LoRA or DoRA: .safetensors file or peft's folder; strength 1: as trained. Several add up.",
+        ),
+    ] = None,
 ) -> None:
     """Make pictures from a prompt."""
     started = time.perf_counter()
@@ -78,12 +87,13 @@ def generate(
         sampler=sampler,
         kv_compression=parse_window(kv_compression) if kv_compression is not None else None,
     )
+    loras = [parse_lora(text) for text in lora or []]
     paths = numbered(output, num_images)
     for path in paths:
         check_output(path)
     keep_freed_memory()
-    result = _generate_with_progress(model, dtype, device, request)
-    _write(result, request, paths, POCKET if model == POCKET else folder.resolve().name)
+    result = _generate_with_progress(model, dtype, device, loras, request)
+    _write(result, request, loras, paths, POCKET if model == POCKET else folder.resolve().name)
     for path, image_seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {image_seed}")
     print(f"{time.perf_counter() - started:.1f} s")
@@ -100,7 +110,9 @@ def _choose_size(size: str | None, aspect: str | None, folder: Path) -> tuple[in
     return None, None
 
 
-def _generate_with_progress(model: str, dtype: str, device: str, request: Request) -> "Result":
+def _generate_with_progress(
+    model: str, dtype: str, device: str, loras: list[Lora], request: Request
+) -> "Result":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -114,7 +126,7 @@ def _generate_with_progress(model: str, dtype: str, device: str, request: Reques
         try:
             from pixart_sigma.pipeline.text_to_image import TextToImage
 
-            pipeline = TextToImage.from_pretrained(model, dtype=dtype, device=device)
+            pipeline = TextToImage.from_pretrained(model, dtype=dtype, device=device, loras=loras)
         finally:
             gc.freeze()
             gc.enable()
@@ -125,7 +137,7 @@ def _generate_with_progress(model: str, dtype: str, device: str, request: Reques
         return result
 
 
-def _write(result: "Result", request: Request, paths: list[Path], model_name: str) -> None:
+def _write(result: "Result", request: Request, loras: list[Lora], paths: list[Path], model_name: str) -> None:
     from pixart_sigma import __version__
     from pixart_sigma.pipeline.metadata import write_png
 
@@ -143,4 +155,6 @@ def _write(result: "Result", request: Request, paths: list[Path], model_name: st
         }
         if request.kv_compression is not None:
             parameters["kv_compression"] = f"{request.kv_compression[0]}x{request.kv_compression[1]}"
+        if loras:
+            parameters["lora"] = ", ".join(str(lora) for lora in loras)
         write_png(image, path, parameters)

@@ -84,41 +84,9 @@ def _draw_chunk(job: tuple[int, int, int, int]) -> tuple[NDArray[np.uint8], list
 def image_pool(
     folder: Path, first_seed: int, num_scenes: int, height: int, width: int, report: Report | None = None
 ) -> ImagePool:
-    """Open the pool of pictures in `folder`, drawing it first if it is missing or unlike what is asked.
+    """Open the pool of pictures in `folder`, drawing it first if it is missing, of other scenes, or another world's.
 
     `report(done, total)` is called after each stretch of scenes.
-    """
-    array, records = open_pool(
-        folder / "images.npy",
-        np.dtype(np.uint8),
-        (height, width, 3),
-        lambda images: images,
-        {},
-        first_seed,
-        num_scenes,
-        height,
-        width,
-        report,
-    )
-    return ImagePool(array, records)
-
-
-def open_pool(
-    file: Path,
-    dtype: np.dtype[Any],
-    row_shape: tuple[int, ...],
-    convert: Callable[[NDArray[np.uint8]], NDArray[Any]],
-    made_by: dict[str, str],
-    first_seed: int,
-    num_scenes: int,
-    height: int,
-    width: int,
-    report: Report | None = None,
-) -> tuple[NDArray[Any], list[SceneRecord]]:
-    """A memory-mapped array (num_scenes, *row_shape) in `file` and its records, made first where need be.
-
-    It is made if it is missing, or if its manifest names other scenes, another world or other makers (`made_by`)
-    than these. `convert` turns pictures (n, height, width, 3) into rows (n, *row_shape).
     """
     wanted = {
         "first_seed": first_seed,
@@ -126,22 +94,21 @@ def open_pool(
         "height": height,
         "width": width,
         "world": world_fingerprint(first_seed),
-        **made_by,
     }
-    folder = file.parent
+    file = folder / "images.npy"
     if read_manifest(folder) != wanted:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pool.json").unlink(missing_ok=True)
-        stored = open_memmap(file, mode="w+", dtype=dtype, shape=(num_scenes, *row_shape))
+        stored = open_memmap(file, mode="w+", dtype=np.uint8, shape=(num_scenes, height, width, 3))
         with (folder / "scenes.jsonl").open("w", encoding="utf-8") as lines:
             for offset, images, records in draw_scenes(first_seed, num_scenes, height, width):
-                stored[offset : offset + len(images)] = convert(images)
+                stored[offset : offset + len(images)] = images
                 write_records(lines.write, records)
                 if report:
                     report(offset + len(images), num_scenes)
         stored.flush()
         write_manifest(folder, wanted)
-    return np.load(file, mmap_mode="r"), read_records(folder)
+    return ImagePool(np.load(file, mmap_mode="r"), read_records(folder))
 
 
 def world_fingerprint(first_seed: int) -> str:

@@ -1,5 +1,8 @@
 """The training objective: squared error of the prediction and the variational bound of a learned variance.
 
+The squared error is that of the noise (or velocity) as the model predicts it or, with `x0_below`, that of the clean
+latents at the early timesteps and of the noise at the others.
+
 Legend: B batch, C latent channels.
 Knows nothing of the model, of how timesteps are drawn, or of reductions over the batch.
 """
@@ -26,9 +29,9 @@ SMALLEST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class Loss:
-    """Per sample, each (B,) fp32; mse is unweighted, total = weight · mse + vb.
+    """Per sample, each (B,) fp32; total = weight · mse + vb, the weight being 1 but for `min_snr_gamma`.
 
-    vb is None where no variance is learned.
+    mse is the squared error of the prediction, or of what `x0_below` names. vb is None where no variance is learned.
     """
 
     mse: Tensor
@@ -44,6 +47,7 @@ def hybrid_loss(
     schedule: NoiseSchedule,
     prediction_type: PredictionType = "epsilon",
     min_snr_gamma: float | None = None,
+    x0_below: int | None = None,
 ) -> Loss:
     """L_simple + L_vlb of Nichol & Dhariwal 2021, unscaled, as PixArt trains.
 
@@ -51,6 +55,10 @@ def hybrid_loss(
     and noise (B, C, H, W); timesteps (B,) int64. The bound teaches the variance alone: the mean in it
     carries no gradient.
     min_snr_gamma weights the squared error (Hang et al. 2023), not the bound.
+    x0_below: the squared error is that of x0 for timesteps below it and that of the noise for the others, each computed
+    from whatever the model predicts (250: the `snr` switch of the official training code, which knows epsilon alone).
+    Raises InvalidInput for channels or a prediction_type that do not fit, for both weightings at once, and for an
+    x0_below that switches nothing.
     """
     channels = latents.shape[1]
     if model_output.shape[1] not in (channels, 2 * channels):
@@ -62,6 +70,8 @@ def hybrid_loss(
         raise InvalidInput(
             f"unknown prediction_type {prediction_type!r}; one of {', '.join(get_args(PredictionType))}"
         )
+    if x0_below is not None:
+        _check_x0_below(x0_below, min_snr_gamma, schedule.num_timesteps)
     model_output, latents, noise = model_output.float(), latents.float(), noise.float()
     prediction = model_output[:, :channels]
     signal = schedule.rows(schedule.alphas_cumprod.sqrt(), timesteps)
@@ -69,6 +79,12 @@ def hybrid_loss(
 
     target = noise if prediction_type == "epsilon" else signal * noise - amount * latents
     mse = F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1)
+    if x0_below is not None:
+        # An error of the prediction is one of x0 and one of the noise at once; only their sizes differ.
+        as_x0 = amount / signal if prediction_type == "epsilon" else amount
+        as_noise = torch.ones_like(signal) if prediction_type == "epsilon" else signal
+        early = (timesteps < x0_below)[:, None, None, None]
+        mse = mse * torch.where(early, as_x0, as_noise).square().flatten()
     total = mse
     if min_snr_gamma is not None:
         snr = (signal / amount).square().flatten()
@@ -82,6 +98,17 @@ def hybrid_loss(
     noise_pred = frozen if prediction_type == "epsilon" else signal * frozen + amount * noised
     vb = _variational_bound(noise_pred, model_output[:, channels:], latents, noised, timesteps, schedule)
     return Loss(mse=mse, vb=vb, total=total + vb)
+
+
+def _check_x0_below(x0_below: int, min_snr_gamma: float | None, num_timesteps: int) -> None:
+    if min_snr_gamma is not None:
+        raise InvalidInput(
+            f"min_snr_gamma {min_snr_gamma} and x0_below {x0_below} both weight the squared error; remove one"
+        )
+    if not 1 <= x0_below <= num_timesteps:
+        raise InvalidInput(
+            f"x0_below is {x0_below}, outside 1 to {num_timesteps}; 250 is the official value, none leaves it out"
+        )
 
 
 def _variational_bound(

@@ -59,6 +59,13 @@ class TransformerBlock(nn.Module):
         """The rows all blocks share (S, 6, D) → this block's rows (S, 6, D)."""
         return self.scale_shift_table + shared_rows
 
+    def caption_keys_and_values(self, caption_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected caption tokens (T, D) → this block's keys (T, D), values (T, D).
+
+        Whoever shards a model gathers a block's weights when one of the block's own methods is called.
+        """
+        return self.attn2.keys_and_values(caption_tokens)
+
     def forward(
         self,
         tokens: Tensor,

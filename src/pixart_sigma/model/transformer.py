@@ -79,7 +79,7 @@ class PixArtTransformer(nn.Module):
 
         packed = self.caption_projection(caption_embeds[mask].to(self.proj_out.weight.dtype))
         projected = torch.stack(
-            [torch.stack(block.attn2.keys_and_values(packed)) for block in self.transformer_blocks]
+            [torch.stack(block.caption_keys_and_values(packed)) for block in self.transformer_blocks]
         )
         layout = projected.new_zeros(*projected.shape[:2], batch * padded, projected.shape[-1])
         layout = layout.index_copy(2, destinations, projected)

@@ -7,10 +7,12 @@ elsewhere.
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, SAMPLERS
 from pixart_sigma.resolution import check_size
+from pixart_sigma.weights.folder import find_lora
 
 # Released settings (Σ inference: 20 steps of DPM-Solver++, guidance 4.5).
 DEFAULT_STEPS = 20
@@ -97,3 +99,39 @@ def parse_window(text: str) -> tuple[int, int]:
     window = (int(match[1]), int(match[2]))
     check_window(window)
     return window
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA or DoRA to merge into the transformer: a file or peft's folder, and how much of it (1: as trained).
+
+    Raises InvalidInput for a missing file and for a strength that is not finite.
+    """
+
+    path: Path
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise InvalidInput(
+                f"LoRA strength {self.strength} is not a finite number; 1 is as trained, 0 is off"
+            )
+        find_lora(self.path)
+
+    def __str__(self) -> str:
+        """For a picture's metadata: the file's name and the strength."""
+        return f"{self.path.resolve().name}:{self.strength:g}"
+
+
+def parse_lora(text: str) -> Lora:
+    """`FILE` or `FILE:STRENGTH`, such as "style.safetensors:0.8" → Lora. Raises InvalidInput."""
+    path, colon, strength = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Lora(Path(text))
+    try:
+        value = float(strength)
+    except ValueError as error:
+        raise InvalidInput(
+            f"LoRA strength {strength!r} of {path} is not a number; write for example {path}:0.8"
+        ) from error
+    return Lora(Path(path), value)

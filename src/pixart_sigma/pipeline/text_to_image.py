@@ -19,10 +19,11 @@ from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.conditions import Captions
 from pixart_sigma.model.transformer import PixArtTransformer
-from pixart_sigma.pipeline.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, Request
+from pixart_sigma.pipeline.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, Lora, Request
 from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, make_scheduler
 from pixart_sigma.resolution import LATENT_SCALE, PATCH_SIZE
 from pixart_sigma.weights.folder import find_pipeline, read_json
+from pixart_sigma.weights.lora import apply_loras, load_lora
 from pixart_sigma.weights.transformer import load_transformer, with_average_compression
 
 OnStep = Callable[[int, int], None]
@@ -61,20 +62,26 @@ class TextToImage:
         _check_fit(text_encoder, transformer, autoencoder)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, *, dtype: str = "auto", device: str = "auto") -> Self:
+    def from_pretrained(
+        cls, model: str | Path, *, dtype: str = "auto", device: str = "auto", loras: Sequence[Lora] = ()
+    ) -> Self:
         """ "pocket" or a folder in diffusers' PixArtSigmaPipeline layout → TextToImage. No downloads, no
         pickles.
 
         dtype: float32, bfloat16, or auto (float32 on the CPU, else bfloat16). device: as torch names it, or
-        auto (a GPU if there is one). Raises InvalidInput for an unknown model, dtype or device, WeightsError
-        for a broken folder.
+        auto (a GPU if there is one). loras: merged into the transformer; several add up. Raises InvalidInput
+        for an unknown model, dtype or device, WeightsError for a broken folder or a LoRA that does not fit.
         """
         chosen_device = resolve_device(device)
         chosen_dtype = resolve_dtype(dtype, chosen_device)
         folder = find_pipeline(model)
+        adapters = [(load_lora(lora.path), lora.strength) for lora in loras]
+        # Merged in fp32: in bf16 most of a small change would be rounded away before it adds to another.
+        transformer = load_transformer(folder / "transformer", torch.float32 if loras else chosen_dtype)
+        apply_loras(transformer, adapters)
         return cls(
             TextEncoder.from_pretrained(folder, chosen_dtype),
-            load_transformer(folder / "transformer", chosen_dtype),
+            transformer.to(chosen_dtype),
             Autoencoder.from_pretrained(folder, chosen_dtype),
             read_json(folder / "scheduler" / "scheduler_config.json"),
         ).to(chosen_device)

@@ -1,8 +1,13 @@
-"""Random draws keyed by (seed, step, purpose): to resume a run is arithmetic, no generator state is saved."""
+"""Random draws keyed by what they are for: to resume a run is arithmetic, no generator state is saved.
+
+Whatever belongs to one sample of a batch is keyed by (seed, epoch, global step, global sample index) too, so that
+neither the number of processes nor that of micro-batches changes anything.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -10,7 +15,21 @@ from torch import Tensor
 
 def keyed_generator(seed: int, step: int, purpose: str) -> torch.Generator:
     """A CPU generator that depends on its three keys alone; draws for one purpose never shift another's."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
+    return _generator(f"{seed}/{step}/{purpose}")
+
+
+def sample_generators(
+    seed: int, epoch: int, step: int, batch_size: int, positions: Iterable[int], purpose: str
+) -> list[torch.Generator]:
+    """A generator for each of the samples at `positions` of the global batch of `step`."""
+    return [
+        _generator(f"{seed}/{epoch}/{step}/{step * batch_size + position}/{purpose}")
+        for position in positions
+    ]
+
+
+def _generator(key: str) -> torch.Generator:
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 

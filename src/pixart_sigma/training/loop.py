@@ -1,25 +1,31 @@
-"""The one training loop: autocast, optimisers, moving average, checkpoints, validation, metrics.
+"""The one training loop: batches, accumulation, optimisers, moving average, checkpoints, validation, metrics.
 
 A task says what is trained, what a step's loss is, how to validate and what to export. The loop does not know what
-the task computes, and holds no random state: a task keys its draws by the step.
+the task computes, and holds no random state: a task keys its draws by the step. Every process runs it alike; the
+first one alone writes files other than checkpoints.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pixart_sigma.errors import PixArtSigmaError
-from pixart_sigma.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from pixart_sigma.errors import PixArtSigmaError, Stopped
+from pixart_sigma.training.checkpoint import Checkpoints, TrainingState
 from pixart_sigma.training.optimizers import MovingAverage, build_optimizers, rate_factor, set_rate
-from pixart_sigma.training.progress import Progress
-from pixart_sigma.training.recipe import Recipe, RunRecipe
+from pixart_sigma.training.parallel import Processes, parallelise
+from pixart_sigma.training.prefetch import prefetched
+from pixart_sigma.training.recipe import Recipe, TransformerRecipe, dump_recipe
+from pixart_sigma.training.recipe.sections import RunRecipe, microbatch
+from pixart_sigma.training.signals import StopSignal, exit_status
+from pixart_sigma.training.watching.record import RunRecord
 
 
 class Task(Protocol):
@@ -27,130 +33,168 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """Everything with weights; those that require a gradient are trained."""
+        """forward(batch) → scalars, of which "loss" is minimised; weights that require a gradient are trained."""
 
-    def compile(self) -> None:
-        """Compile whatever is worth compiling."""
+    def notes(self) -> list[str]:
+        """Lines about what was prepared, for the log."""
 
-    def loss(self, step: int) -> dict[str, Tensor]:
-        """Scalars of the batch of `step`; the one named "loss" is minimised. Runs under autocast."""
+    def blocks(self) -> list[nn.Module]:
+        """The units of sharding, activation checkpointing and compilation; none if nothing is worth it."""
 
-    def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """Held-out figures of the averaged weights; pictures go to `folder`. Runs under autocast."""
+    def load(self, step: int, part: range) -> Any:
+        """What `batch` needs of the samples at the positions `part` of the global batch of `step`.
 
-    def export(self, folder: Path) -> dict[str, float]:
-        """Write the averaged weights in diffusers layout and return closing figures."""
+        Runs in a thread beside the training; a pure function.
+        """
+
+    def batch(self, loaded: Any, share: float) -> Any:
+        """What the model's forward takes; the loss is the samples' sum times `share`. Runs under autocast."""
+
+    def kernels(self, batch: Any) -> AbstractContextManager[None]:
+        """Which of torch's kernels the forward and backward pass of a batch take."""
+
+    def record_ids(self, step: int, part: range) -> list[str]:
+        """What the samples are called, for a log of steps that went wrong."""
+
+    def validate(self, step: int, folder: Path | None) -> dict[str, float]:
+        """Held-out figures of the averaged weights; pictures go to `folder`, if given. Runs under autocast."""
+
+    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
+        """Write `weights` (the model's, whole, on the CPU) for those who use them; return closing figures."""
 
 
-def run_loop(task: Task, recipe: Recipe, output: Path, device: torch.device) -> dict[str, float]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to, the same on every process."""
+
+    terms: dict[str, float]
+    gradient_norm: float
+    signal: int
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.terms["loss"]) and math.isfinite(self.gradient_norm)
+
+
+def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> dict[str, float]:
     """Train `task` for recipe.run.steps steps, then export to `output/export`. Returns the closing figures.
 
-    The newest checkpoint under `output/checkpoints`, if there is one, is continued.
+    The newest checkpoint under `output/checkpoints`, if there is one, is continued. Raises Stopped after a signal,
+    with a complete checkpoint; PixArtSigmaError after too many steps whose loss or gradient was not finite.
     """
     run = recipe.run
     # Dropout would draw from the global generator, which no key and no checkpoint holds; nothing here wants it.
     task.model.eval()
+    parallel = parallelise(task.model, task.blocks(), recipe.parallel, run, processes)
     optimizers = build_optimizers(task.model, recipe.optimizer)
     average = MovingAverage(task.model, run.ema_decay)
-    done = 0
-    found = checkpoints(output / "checkpoints")
-    if found:
-        done = load_checkpoint(found[-1], task.model, average, optimizers)
-    if run.compile:
-        task.compile()
-    samples = output / "samples"
-    samples.mkdir(parents=True, exist_ok=True)
-    metrics = _Metrics(output / "metrics.jsonl", done)
-    trained = [weight for weight in task.model.parameters() if weight.requires_grad]
-    num_weights = sum(weight.numel() for weight in trained)
+    state = TrainingState(task.model, average, optimizers)
+    checkpoints = Checkpoints(output / "checkpoints", processes, run.keep_last, run.keep_every)
+    done, skipped = 0, 0
+    if newest := checkpoints.newest():
+        loaded = checkpoints.load(newest, state)
+        done, skipped = loaded["step"], loaded["skipped"]
+    micro = microbatch(run, processes.world)
+    parts = _parts(micro, run.accumulate, processes.rank)
+    keys = ((step, part) for step in range(done, run.steps) for part in parts)
 
-    with Progress(run.steps, done, run.batch_size) as progress:
-        progress.say(f"{recipe.kind}: {num_weights:,} weights, steps {done}…{run.steps} on {device}")
-        running: dict[str, Tensor] = {}
+    def save(finished: int, wait: bool = False) -> None:
+        checkpoints.save(finished, state, {"step": finished, "skipped": skipped}, dump_recipe(recipe))
+        if wait:
+            checkpoints.wait()
+
+    def validate(finished: int) -> None:
+        folder = output / "samples" if processes.first else None
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        average.swap()
+        with torch.no_grad(), autocast(run, processes.device):
+            figures = task.validate(finished, folder)
+        average.swap()
+        record.validation(finished, figures)
+
+    with StopSignal() as stop, RunRecord(output, recipe, done, task.model, processes) as record:
+        for note in task.notes():
+            record.say(note)
+        batches = prefetched(lambda key: task.load(*key), keys)
         for step in range(done, run.steps):
-            set_rate(optimizers, rate_factor(step, run))
-            with _autocast(run, device):
-                terms = task.loss(step)
-            terms["loss"].backward()
-            norm = nn.utils.clip_grad_norm_(trained, run.gradient_clip, foreach=True)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            average.update(step)
-            for name, value in (terms | {"gradient_norm": norm}).items():
-                running[name] = running.get(name, 0) + value.detach()
             finished = step + 1
-            progress.advance()
-            if finished % run.log_every == 0 or finished == run.steps:
-                count = finished % run.log_every or run.log_every
-                count = min(count, finished - done)
-                figures = {name: float(value) / count for name, value in running.items()}
-                running.clear()
-                if not math.isfinite(figures["loss"]):
+            factor = rate_factor(step, recipe.rate, run.steps, run.batch_size)
+            set_rate(optimizers, factor)
+            sums: dict[str, Tensor] = {}
+            for index in range(run.accumulate):
+                with parallel.gradients_summed(last=index == run.accumulate - 1):
+                    with autocast(run, processes.device):
+                        batch = task.batch(next(batches), processes.world / run.batch_size)
+                    # The backward pass too, since it may compute parts of the forward pass again.
+                    with task.kernels(batch):
+                        with autocast(run, processes.device):
+                            terms = parallel.model(batch)
+                        terms["loss"].backward()
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
+            outcome = _outcome(sums, parallel.clip(run.gradient_clip), stop.number, processes)
+            if outcome.finite:
+                for optimizer in optimizers:
+                    optimizer.step()
+                average.update(step)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            if not outcome.finite:
+                skipped += 1
+                record.skipped(finished, outcome.terms["loss"], task.record_ids(step, range(run.batch_size)))
+                if skipped > run.max_skipped_steps:
                     raise PixArtSigmaError(
-                        f"the loss was not finite near step {finished}; lower optimizer.learning_rate and resume"
+                        f"{skipped} steps had a loss or gradient that was not finite, the last one {finished}; more "
+                        f"than run.max_skipped_steps allows: lower optimizer.learning_rate and resume, or look at "
+                        f"the records in {output / 'events.jsonl'}"
                     )
-                rate = rate_factor(step, run)
-                metrics.write(finished, figures | {"rate": rate, "images_per_second": progress.speed()})
-                progress.log(finished, figures)
-            if finished % run.validate_every == 0 or finished == run.steps:
-                average.swap()
-                with torch.no_grad(), _autocast(run, device):
-                    figures = task.validate(finished, samples)
-                average.swap()
-                metrics.write(finished, {f"validation_{name}": value for name, value in figures.items()})
-                progress.say(f"step {finished}: " + _line(figures, "validation "))
-                progress.pause()
-            if finished % run.checkpoint_every == 0 or finished == run.steps:
-                save_checkpoint(
-                    output / "checkpoints",
-                    finished,
-                    task.model,
-                    average,
-                    optimizers,
-                    recipe,
-                    run.keep_checkpoints,
+            record.step(finished, outcome.terms | {"gradient_norm": outcome.gradient_norm}, factor)
+            checkpoints.poll()
+            if outcome.signal:
+                save(finished, wait=True)
+                raise Stopped(
+                    f"stopped by signal {outcome.signal} after step {finished}; its checkpoint is complete, go on "
+                    "with --resume",
+                    exit_status(outcome.signal),
                 )
-                progress.pause()
-        average.swap()
-        with torch.no_grad():
-            closing = task.export(output / "export")
-        average.swap()
-        metrics.write(run.steps, {f"export_{name}": value for name, value in closing.items()})
-        progress.say(f"exported to {output / 'export'}: " + _line(closing, ""))
+            if finished % run.checkpoint_every == 0 or finished == run.steps:
+                save(finished)
+                record.pause()
+            if finished % run.validate_every == 0 or finished == run.steps:
+                validate(finished)
+                record.pause()
+        checkpoints.wait()
+        averaged = not isinstance(recipe, TransformerRecipe) or recipe.export.weights == "average"
+        if averaged:
+            average.swap()
+        weights = parallel.whole_weights()
+        if averaged:
+            average.swap()
+        closing = task.export(output / "export", weights) if processes.first else {}
+        record.closing(run.steps, closing)
     return closing
 
 
-def _autocast(run: RunRecipe, device: torch.device) -> torch.autocast:
+def autocast(run: RunRecipe, device: torch.device) -> torch.autocast:
+    """bf16 where the recipe says so; weights stay in fp32."""
     # The cache of cast weights must not outlive a step in which they change; autocast clears it on leaving.
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16")
 
 
-def _line(figures: dict[str, float], prefix: str) -> str:
-    return ", ".join(f"{prefix}{name} {value:.4g}" for name, value in figures.items())
+def _parts(micro: int, accumulate: int, rank: int) -> list[range]:
+    """The positions of the global batch in each of a process's micro-batches."""
+    first = rank * micro * accumulate
+    return [range(first + index * micro, first + (index + 1) * micro) for index in range(accumulate)]
 
 
-class _Metrics:
-    """One JSON object a line; on resuming, lines beyond the checkpoint are dropped and the clock goes on."""
-
-    def __init__(self, path: Path, done: int) -> None:
-        self._path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        records = [record for record in map(_parsed, lines) if record is not None and record["step"] <= done]
-        path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
-        self._began = time.time() - (records[-1]["seconds"] if records else 0)
-
-    def write(self, step: int, figures: dict[str, Any]) -> None:
-        record = {"step": step, "seconds": round(time.time() - self._began, 1), **figures}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """The record, or None for a line that a killed run left unfinished."""
-    try:
-        record: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return record
+def _outcome(sums: dict[str, Tensor], norm: Tensor, signal: int, processes: Processes) -> Outcome:
+    """One collective a step: the processes agree on the loss, on whether it is finite, and on stopping."""
+    local = [float(value) / processes.world for value in sums.values()]
+    *totals, signals = processes.summed([*local, float(signal)])
+    return Outcome(
+        terms=dict(zip(sums, totals, strict=True)),
+        gradient_norm=float(norm),
+        # Every process that was signalled had the same signal; any of their numbers would do.
+        signal=signal or (int(signals) and SIGTERM),
+    )

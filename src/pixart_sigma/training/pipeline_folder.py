@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pixart_sigma.model import PixArtTransformer
+from pixart_sigma.weights.atomic import written_whole
+from pixart_sigma.weights.folder import read_json
 from pixart_sigma.weights.transformer import save_transformer
 
 
@@ -35,12 +37,14 @@ def write_pipeline(
     text_encoder: Any,
     tokenizer: Any,
     vae: Path,
+    scaling_factor: float,
     prediction_type: str,
     max_shard_size: str,
 ) -> None:
-    """Each part in its subfolder, in its own dtype; `vae` is a folder and copied.
+    """Each part in its subfolder, in its own dtype; `vae` is a folder and copied, with this scaling_factor.
 
-    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights.
+    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights. diffusers opens the folder
+    unless the transformer has what diffusers' has not (compression, QK norm); then it refuses, and `generate` opens it.
     """
     import diffusers
 
@@ -51,13 +55,23 @@ def write_pipeline(
     build_scheduler(prediction_type).save_pretrained(folder / "scheduler")
     if vae.resolve() != (folder / "vae").resolve():
         shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
+    config = read_json(folder / "vae" / "config.json")
+    if config.get("scaling_factor") != scaling_factor:
+        with written_whole(folder / "vae" / "config.json") as temporary:
+            temporary.write_text(
+                json.dumps(config | {"scaling_factor": scaling_factor}, indent=2) + "\n", "utf-8"
+            )
+    ours = transformer.config.qk_norm or transformer.config.kv_compression is not None
     index = {
         "_class_name": "PixArtSigmaPipeline",
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
         "text_encoder": ["transformers", type(text_encoder).__name__],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "transformer": ["diffusers", "PixArtTransformer2DModel"],
+        # Under its own class diffusers would read a model that it cannot compute, and compute another.
+        "transformer": ["pixart_sigma", "PixArtTransformer"]
+        if ours
+        else ["diffusers", "PixArtTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")

@@ -13,6 +13,9 @@ from pixart_sigma.resolution import LATENT_SCALE
 
 POCKET = "pocket"
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae", "scheduler")
+# peft's names.
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 
 def find_pipeline(model: str | Path) -> Path:
@@ -34,6 +37,21 @@ def find_pipeline(model: str | Path) -> Path:
             f"give a folder in the diffusers pipeline layout ({', '.join(COMPONENTS)})"
         )
     return folder
+
+
+def find_lora(path: str | Path) -> Path:
+    """A LoRA's .safetensors file, or peft's folder → the file. Raises InvalidInput if there is none."""
+    path = Path(path)
+    file = path / ADAPTER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise InvalidInput(
+            f"LoRA {file} does not exist; give a .safetensors file, or a folder with {ADAPTER_FILE}"
+        )
+    if file.suffix != ".safetensors":
+        raise InvalidInput(
+            f"LoRA {file} is not a .safetensors file (pickled weights are never read); convert it"
+        )
+    return file
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""Suite attention: the fused kernel beside attention written out, forward and backward, in turns.
+
+The fastest of all rounds counts, since a kernel always does the same and only other work makes it slower. The rule in
+`training/attention_kernel.py` rests on this. Heads and tokens are those of the scenarios; captions are attended with a
+mask, as in training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pixart_sigma.benchmark.scenarios import LONGEST_CAPTION, SHORTEST_CAPTION
+from pixart_sigma.benchmark.table import Row
+
+_HEADS = ((4, 64), (16, 72))  # the pocket model's and XL/2's
+_TOKENS = ((64, 32), (256, 8), (1024, 2), (4096, 1))  # image tokens, and pictures at once
+_CAPTION_TOKENS = 176  # the longest caption of the scenarios, padded to a multiple of 16
+
+
+def attention(device: torch.device, rounds: int, say: Callable[[str], None]) -> list[Row]:
+    """A row for each dtype, shape and kind; "plain / fused" above 1 means that the fused kernel is faster."""
+    rows = []
+    for dtype in (torch.bfloat16, torch.float32):
+        for heads, head_dim in _HEADS:
+            for tokens, batch in _TOKENS:
+                say(f"{str(dtype).removeprefix('torch.')}, {heads} heads of {head_dim}, {tokens} tokens")
+                for kind in ("self", "cross"):
+                    queries = _heads(batch, tokens, heads, head_dim, dtype, device)
+                    length = tokens if kind == "self" else _CAPTION_TOKENS
+                    keys = _heads(batch, length, heads, head_dim, dtype, device)
+                    values = _heads(batch, length, heads, head_dim, dtype, device)
+                    mask = _mask(batch, device) if kind == "cross" else None
+                    fused, plain = _times(queries, keys, values, mask, device, rounds)
+                    rows.append(
+                        {
+                            "dtype": str(dtype).removeprefix("torch."),
+                            "heads": f"{heads} x {head_dim}",
+                            "tokens": tokens,
+                            "kind": kind,
+                            "fused ms": 1000 * fused,
+                            "plain ms": 1000 * plain,
+                            "plain / fused": plain / fused,
+                        }
+                    )
+    return rows
+
+
+def _heads(
+    batch: int, tokens: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(B, heads, N, head dim) in memory as (B, N, D), as the model makes them."""
+    flat = torch.randn(batch, tokens, heads * head_dim, device=device, dtype=dtype, requires_grad=True)
+    return flat.unflatten(-1, (heads, head_dim)).transpose(1, 2).detach().requires_grad_()
+
+
+def _mask(batch: int, device: torch.device) -> Tensor:
+    lengths = torch.linspace(SHORTEST_CAPTION, LONGEST_CAPTION, batch + 2, device=device)[1:-1]
+    return (torch.arange(_CAPTION_TOKENS, device=device) < lengths[:, None])[:, None, None]
+
+
+def _times(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, device: torch.device, rounds: int
+) -> tuple[float, float]:
+    fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds + 1):
+        for backends, times in zip((fused, [SDPBackend.MATH]), seconds, strict=True):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            with sdpa_kernel(backends):
+                attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+            attended.backward(torch.ones_like(attended))
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+            queries.grad = keys.grad = values.grad = None
+    return min(seconds[0]), min(seconds[1])

@@ -1,0 +1,49 @@
+"""Ours with one optimisation turned off at a time, to see what each gives.
+
+The library has no such switches; a step is put together here with other parts than the trainer's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch.nn.attention import SDPBackend
+
+from pixart_sigma.training.attention_kernel import attention_backends
+
+
+@dataclass(frozen=True)
+class Switches:
+    """How a training step of ours runs; the defaults are the trainer's.
+
+    `attention`: by the trainer's rule, or one kernel always. `padded_captions`: all to 300 tokens, as plain scripts
+    do. `fused_optimizer`: one kernel for AdamW. `keep_memory`: freed blocks stay with the process (`allocator.py`).
+    """
+
+    attention: Literal["rule", "fused", "plain"] = "rule"
+    padded_captions: bool = False
+    fused_optimizer: bool = True
+    keep_memory: bool = True
+    compiled: bool = False
+
+
+ABLATIONS = {
+    "ours, fused attention": replace(Switches(), attention="fused"),
+    "ours, plain attention": replace(Switches(), attention="plain"),
+    "ours, captions padded to 300": replace(Switches(), padded_captions=True),
+    "ours, AdamW not fused": replace(Switches(), fused_optimizer=False),
+    "ours, memory handed back": replace(Switches(), keep_memory=False),
+}
+
+
+def backends(
+    kernel: Literal["rule", "fused", "plain"], device_type: str, num_tokens: int, dtype: torch.dtype
+) -> list[SDPBackend]:
+    """What `sdpa_kernel` is given; on a GPU "fused" leaves the choice among the fused ones to torch."""
+    if kernel == "rule":
+        return attention_backends(device_type, num_tokens, dtype)
+    if kernel == "plain":
+        return [SDPBackend.MATH]
+    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]

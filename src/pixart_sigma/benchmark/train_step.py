@@ -1,0 +1,106 @@
+"""Suite train-step: a training step on cached features, ours beside a plain loop with diffusers and accelerate.
+
+All rows of a scenario step in turns, in processes of their own, so that a busy machine slows all of them; the median
+of each row's steps counts. Compilation and warming up are timed apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pixart_sigma.benchmark.processes import Worker, started
+from pixart_sigma.benchmark.scenarios import Scenario, draw_features
+from pixart_sigma.benchmark.switches import ABLATIONS, Switches
+from pixart_sigma.benchmark.table import Row
+from pixart_sigma.training.plan.cost import forward_flops
+from pixart_sigma.training.plan.hardware import GPUS
+
+PLAIN = "diffusers + accelerate"
+OURS = "ours"
+COMPILED = "ours, compiled"
+
+
+def train_step(
+    scenarios: Sequence[Scenario],
+    device: torch.device,
+    rounds: int,
+    compiled: bool,
+    ablations: bool,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Every row of every scenario; a process that cannot start raises one line and ends the suite.
+
+    say: told what is going on. Raises MissingDependency without accelerate.
+    """
+    rows = []
+    for scenario in scenarios:
+        say(_describe(scenario))
+        sides = {PLAIN: ("plain", Switches()), OURS: ("ours", Switches())}
+        if compiled:
+            sides[COMPILED] = ("ours", replace(Switches(), compiled=True))
+        if ablations:
+            sides |= {name: ("ours", switches) for name, switches in ABLATIONS.items()}
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            started(scenario.name, sides, device.type, Path(folder)) as workers,
+        ):
+            for number in range(rounds):
+                # There and back, so that no row always follows the same other one.
+                for worker in workers if number % 2 == 0 else reversed(workers):
+                    worker.take(1)
+            rows += _rows(scenario, workers, device)
+    return rows
+
+
+def _describe(scenario: Scenario) -> str:
+    lengths = draw_features(scenario).num_caption_tokens
+    return (
+        f"{scenario.name}: {scenario.batch_size} pictures of {scenario.num_tokens} tokens; captions of {min(lengths)} "
+        f"to {max(lengths)} tokens, {sum(lengths) / len(lengths):.0f} on average (the plain side pads them to 300)"
+    )
+
+
+def _rows(scenario: Scenario, workers: Sequence[Worker], device: torch.device) -> list[Row]:
+    plain = workers[0]
+    rows = []
+    for worker in workers:
+        seconds = statistics.median(worker.seconds)
+        rows.append(
+            {
+                "scenario": scenario.name,
+                "side": worker.name,
+                "s/step": seconds,
+                "fastest": min(worker.seconds),
+                "samples/s": scenario.batch_size / seconds,
+                "speed": f"{statistics.median(plain.seconds) / seconds:.2f}x",
+                "peak MiB": None if worker.memory is None else round(worker.memory / 2**20),
+                "memory": None
+                if worker.memory is None or plain.memory is None
+                else f"{worker.memory / plain.memory:.2f}x",
+                "MFU": _mfu(scenario, seconds, device),
+                "warm-up s": worker.warm_up_seconds,
+                "first error": f"{worker.losses[0]:.4f}",
+            }
+        )
+    return rows
+
+
+def _mfu(scenario: Scenario, seconds: float, device: torch.device) -> str | None:
+    """The model's operations on real tokens, over what the card could have done; None for unknown cards."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device).lower().replace(" ", "")
+    cards = [gpu for gpu in GPUS.values() if gpu.name.partition("-")[0] in name]
+    if not cards:
+        return None
+    lengths = draw_features(scenario).num_caption_tokens
+    flops = 3 * sum(
+        forward_flops(scenario.config, scenario.side, scenario.side, length).total for length in lengths
+    )
+    return f"{flops / seconds / (cards[0].tflops * 1e12):.0%}"

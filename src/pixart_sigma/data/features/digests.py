@@ -1,0 +1,31 @@
+"""Digests of encoders' folders, so that no feature is read that other weights made."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_READ_BYTES = 2**24
+
+
+def autoencoder_digest(folder: Path) -> str:
+    """A digest of the weights in `folder/vae`."""
+    return _digest(folder, sorted((folder / "vae").glob("*.safetensors")), named=False)
+
+
+def text_encoder_digest(folder: Path) -> str:
+    """A digest of `folder/text_encoder`, weights and configuration, and of `folder/tokenizer`."""
+    weights = sorted((folder / "text_encoder").glob("*.safetensors"))
+    tokenizer = sorted(path for path in (folder / "tokenizer").rglob("*") if path.is_file())
+    return _digest(folder, [*weights, folder / "text_encoder" / "config.json", *tokenizer], named=True)
+
+
+def _digest(folder: Path, files: list[Path], named: bool) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        if named:
+            digest.update(f"\0{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as opened:
+            while part := opened.read(_READ_BYTES):
+                digest.update(part)
+    return digest.hexdigest()

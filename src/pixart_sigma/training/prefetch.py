@@ -1,0 +1,31 @@
+"""The next batches are loaded by a thread while the current one is trained on.
+
+Loading is a pure function of its key, so it does not matter when it happens. Knows nothing of what is loaded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def prefetched(load: Callable[[K], V], keys: Iterable[K], depth: int = 2) -> Iterator[V]:
+    """load(key) for each key in order, `depth` of them ahead. What load raises is raised here, in its turn."""
+    remaining = iter(keys)
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        waiting: deque[Future[V]] = deque()
+        try:
+            for key in remaining:
+                waiting.append(thread.submit(load, key))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

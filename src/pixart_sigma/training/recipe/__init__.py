@@ -1,0 +1,31 @@
+"""Typed recipes: a TOML file says everything about a training run; the resolved one can be run again."""
+
+from pixart_sigma.training.recipe.load import (
+    dump_recipe,
+    load_recipe,
+    packaged_recipes,
+    parse_recipe,
+    read_recipe_text,
+    recipe_changes,
+    recipe_schema,
+)
+from pixart_sigma.training.recipe.sections import (
+    AutoencoderRecipe,
+    Recipe,
+    TextEncoderRecipe,
+    TransformerRecipe,
+)
+
+__all__ = [
+    "AutoencoderRecipe",
+    "Recipe",
+    "TextEncoderRecipe",
+    "TransformerRecipe",
+    "dump_recipe",
+    "load_recipe",
+    "packaged_recipes",
+    "parse_recipe",
+    "read_recipe_text",
+    "recipe_changes",
+    "recipe_schema",
+]

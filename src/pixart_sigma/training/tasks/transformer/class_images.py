@@ -1,0 +1,45 @@
+"""DreamBooth's prior (Ruiz et al. 2023, section 3.2): pictures of the class, made by the starting model itself.
+
+Knows nothing of tables: it fills a folder of pictures, which is then a source like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.text_to_image import TextToImage
+from pixart_sigma.training.pipeline_folder import build_scheduler
+from pixart_sigma.training.recipe.sections import ClassImagesRecipe
+from pixart_sigma.training.tasks.transformer.models import Parts
+from pixart_sigma.weights.atomic import written_whole
+
+
+def make_class_images(
+    recipe: ClassImagesRecipe,
+    prediction_type: str,
+    parts: Parts,
+    folder: Path,
+    report: Callable[[int, int], None],
+) -> None:
+    """Fill `folder` up to recipe.num pictures at the parts' resolution; picture i has seed i, those there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{seed:05d}.png" for seed in range(recipe.num)]
+    missing = [seed for seed, path in enumerate(paths) if not path.exists()]
+    if not missing:
+        return
+    scheduler = dict(build_scheduler(prediction_type).config)
+    model = TextToImage(parts.text_encoder, parts.transformer, parts.autoencoder, scheduler)
+    for done, seed in enumerate(missing, start=1):
+        request = Request(
+            prompts=(recipe.prompt,),
+            height=parts.resolution,
+            width=parts.resolution,
+            num_steps=recipe.num_steps,
+            guidance_scale=recipe.guidance_scale,
+            seed=seed,
+        )
+        with written_whole(paths[seed]) as temporary:
+            model.generate(request).images[0].save(temporary, format="PNG")
+        report(done, len(missing))

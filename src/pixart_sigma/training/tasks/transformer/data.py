@@ -1,0 +1,182 @@
+"""From a recipe's sources to its training set: tables are opened or made, features cached, records put in buckets.
+
+Knows nothing of steps or draws. All processes call `open_data`; the first makes what is missing, but for features,
+which they compute together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixart_sigma.data.batches import BatchOrder, Shape
+from pixart_sigma.data.dataset import Dataset, Source
+from pixart_sigma.data.features import add_embeddings, add_latents, autoencoder_digest, text_encoder_digest
+from pixart_sigma.data.ingest import ingest
+from pixart_sigma.data.sources import Origin, drawn_world, image_folder, official_layout, parquet_files
+from pixart_sigma.data.table import Share, Table
+from pixart_sigma.resolution import nearest_bucket
+from pixart_sigma.training.parallel import Processes
+from pixart_sigma.training.recipe import TransformerRecipe
+from pixart_sigma.training.recipe.sections import ClassImagesRecipe, SourceRecipe
+from pixart_sigma.training.tasks.transformer.class_images import make_class_images
+from pixart_sigma.training.tasks.transformer.models import Parts
+from pixart_sigma.training.watching.progress import report_stage
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The training set in its order, and the held-out one.
+
+    shape: the bucket of a square picture. sources: names, as a model card may tell them, and numbers of pictures.
+    """
+
+    training: Dataset
+    order: BatchOrder
+    validation: Dataset | None
+    shape: Shape
+    sources: dict[str, int]
+
+    def first_captions(self, num: int) -> list[str]:
+        """The captions of the first records, held-out ones if there are any, for the validation grid."""
+        data = self.validation or self.training
+        records = range(min(num, len(data)))
+        return [data.examples([record], [0], data.shapes[record])[0].caption for record in records]
+
+    def describe(self) -> list[str]:
+        """Lines for the log: how many records, batches, and what was left out."""
+        lines = [self.order.summary()]
+        lines += [
+            f"{count:,} records are left out: {reason}" for reason, count in self.training.left_out.items()
+        ]
+        return lines
+
+
+def open_data(recipe: TransformerRecipe, parts: Parts, output: Path, processes: Processes) -> RunData:
+    """Open a run's records, made of its sources where need be.
+
+    Raises InvalidInput for sources that are missing, empty, corrupt beyond the limit, or without the captions that
+    the recipe draws.
+    """
+    tables = _Tables(recipe, parts, output, processes)
+    sources = [
+        tables.source(source, f"{number:02d}-{source.kind}", source.repeats)
+        for number, source in enumerate(recipe.data.sources)
+    ]
+    if recipe.data.class_images is not None:
+        sources.append(tables.class_images(recipe.data.class_images))
+    training = tables.dataset(sources)
+    order = BatchOrder(
+        training.shapes,
+        training.repeats,
+        recipe.run.batch_size,
+        recipe.data.partial_batches,
+        recipe.run.seed,
+    )
+    validation = None
+    if recipe.data.validation is not None:
+        validation = tables.dataset([tables.source(recipe.data.validation, "validation", 1)])
+    names = [_name(source) for source in recipe.data.sources]
+    names += [f"class images: {recipe.data.class_images.prompt}"] if recipe.data.class_images else []
+    counts = {name: source.table.num_rows for name, source in zip(names, sources, strict=True)}
+    return RunData(training, order, validation, tables.bucket_of(1, 1), counts)
+
+
+def _name(source: SourceRecipe) -> str:
+    if source.drawn is not None:
+        last = source.drawn.first_seed + source.drawn.num_scenes - 1
+        return f"drawn world, seeds {source.drawn.first_seed} to {last}"
+    place = source.folder or source.pixart or source.parquet or source.table
+    return f"{source.kind} {place.name}" if place is not None else source.kind
+
+
+class _Tables:
+    """Makes sources of a recipe's; the first process makes the tables, all of them the features."""
+
+    def __init__(self, recipe: TransformerRecipe, parts: Parts, output: Path, processes: Processes) -> None:
+        self._recipe = recipe
+        self._parts = parts
+        self._output = output
+        self._folder = output / recipe.data.folder
+        self._processes = processes
+        self._share = Share(processes.rank, processes.world, processes.gathered)
+        data = recipe.data
+        self._autoencoder = autoencoder_digest(parts.autoencoder_folder) if data.latents == "cached" else None
+        self._text_encoder = (
+            text_encoder_digest(parts.text_encoder_folder) if data.embeddings == "cached" else None
+        )
+
+    def bucket_of(self, height: int, width: int) -> Shape:
+        """(height, width) of a picture → its bucket, in pixels."""
+        base = self._parts.resolution
+        return nearest_bucket(height / width, base) if self._recipe.data.buckets == "aspect" else (base, base)
+
+    def source(self, source: SourceRecipe, name: str, repeats: int, weight: float = 1.0) -> Source:
+        """A recipe's source: its table, with the features that the recipe wants cached."""
+        with self._processes.first_goes_first():
+            table = (
+                self._table(source, name) if self._processes.first else Table.open(self._path(source, name))
+            )
+        latents = embeddings = None
+        if self._autoencoder is not None:
+            latents = add_latents(
+                table,
+                self._parts.autoencoder,
+                self._autoencoder,
+                self.bucket_of,
+                self._parts.resolution,
+                self._recipe.data.buckets,
+                share=self._share,
+                report=self._report(f"latents of {name}"),
+            )
+        if self._text_encoder is not None:
+            embeddings = add_embeddings(
+                table,
+                self._parts.text_encoder,
+                self._text_encoder,
+                share=self._share,
+                report=self._report(f"embeddings of {name}"),
+            )
+        return Source(table, repeats, weight, latents, embeddings)
+
+    def class_images(self, recipe: ClassImagesRecipe) -> Source:
+        """DreamBooth's prior; the pictures are made first."""
+        folder = self._output / "class-images"
+        if self._processes.first:
+            prediction = self._recipe.objective.prediction_type
+            make_class_images(recipe, prediction, self._parts, folder, self._report("class images"))
+        return self.source(
+            SourceRecipe(folder=folder, caption=recipe.prompt), "class-images", 1, recipe.weight
+        )
+
+    def dataset(self, sources: list[Source]) -> Dataset:
+        """Sources as one set of records."""
+        data = self._recipe.data
+        wanted = list(self._recipe.captions.mix)
+        return Dataset(sources, self.bucket_of, data.max_aspect, wanted, data.max_corrupt, data.workers)
+
+    def _table(self, source: SourceRecipe, name: str) -> Table:
+        path = self._path(source, name)
+        if source.table is not None:
+            return Table.open(path)
+        return ingest(
+            self._origin(source), path, self._recipe.data.max_corrupt, self._report(f"reading {name}")
+        )
+
+    def _path(self, source: SourceRecipe, name: str) -> Path:
+        return source.table or self._folder / f"{name}.lance"
+
+    def _origin(self, source: SourceRecipe) -> Origin:
+        if source.folder is not None:
+            return image_folder(source.folder, source.caption)
+        if source.pixart is not None:
+            return official_layout(source.pixart)
+        if source.parquet is not None:
+            return parquet_files(source.parquet)
+        assert source.drawn is not None  # one of the five is given, and a table has no origin
+        side = self._parts.resolution
+        return drawn_world(source.drawn.first_seed, source.drawn.num_scenes, side, side)
+
+    def _report(self, name: str) -> Callable[[int, int], None]:
+        return report_stage(name, quiet=not self._processes.first)

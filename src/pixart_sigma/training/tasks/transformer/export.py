@@ -1,0 +1,93 @@
+"""What comes out of a transformer's run: a pipeline's folder that opens as it is, or an adapter's; each with its card.
+
+Runs on the first process, on the CPU. Knows nothing of how the weights came about.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixart_sigma.training.adapters import write_adapter
+from pixart_sigma.training.pipeline_folder import write_pipeline
+from pixart_sigma.training.recipe import TransformerRecipe
+from pixart_sigma.training.tasks.parts import part_weights
+from pixart_sigma.training.tasks.transformer.data import RunData
+from pixart_sigma.training.tasks.transformer.models import Parts
+from pixart_sigma.training.watching.model_card import ModelFacts, training_rows, write_model_card
+from pixart_sigma.weights.transformer import build
+
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def export_pipeline(
+    folder: Path, weights: dict[str, Tensor], recipe: TransformerRecipe, parts: Parts, facts: ModelFacts
+) -> dict[str, float]:
+    """Write a folder in the layout of diffusers' pipeline; returns its size."""
+    dtype = _DTYPES[recipe.export.dtype]
+    transformer = build(parts.transformer.config, part_weights(weights, "transformer"), "this run").to(dtype)
+    text_model: Any = copy.deepcopy(parts.text_encoder.model).cpu()
+    if recipe.train_text_encoder:
+        text_model.load_state_dict(part_weights(weights, "text_encoder"))
+    write_pipeline(
+        folder,
+        transformer,
+        text_model.to(dtype),
+        parts.text_encoder.tokenizer,
+        parts.autoencoder_folder / "vae",
+        parts.autoencoder.scaling_factor,
+        recipe.objective.prediction_type,
+        recipe.export.max_shard_size,
+    )
+    write_model_card(folder, facts)
+    return _size(folder)
+
+
+def export_adapter(
+    folder: Path, weights: dict[str, Tensor], recipe: TransformerRecipe, facts: ModelFacts
+) -> dict[str, float]:
+    """Write a folder in peft's layout; returns its size."""
+    assert recipe.lora is not None  # the caller has looked
+    assert recipe.start is not None  # or the recipe would be invalid
+    write_adapter(folder, part_weights(weights, "transformer"), recipe.lora, str(recipe.start.model))
+    write_model_card(folder, facts)
+    return _size(folder)
+
+
+def model_facts(
+    name: str,
+    recipe: TransformerRecipe,
+    parts: Parts,
+    data: RunData,
+    surgery: list[str],
+    figures: dict[str, float],
+) -> ModelFacts:
+    """What the card of a run's export tells; surgery and figures as they were printed."""
+    config = parts.transformer.config
+    beyond = [
+        words
+        for words, present in (("KV compression", config.kv_compression), ("QK norm", config.qk_norm))
+        if present
+    ]
+    adapter = None
+    if recipe.lora is not None:
+        adapter = f"{'DoRA' if recipe.lora.dora else 'LoRA'} of rank {recipe.lora.rank}"
+    return ModelFacts(
+        name=name,
+        resolution=parts.resolution,
+        training=training_rows(recipe),
+        sources=data.sources,
+        figures=figures,
+        surgery=surgery,
+        base_name=f"`{recipe.start.model.name}`" if recipe.start is not None else None,
+        adapter=adapter,
+        needs_package=" and ".join(beyond) or None,
+    )
+
+
+def _size(folder: Path) -> dict[str, float]:
+    return {"megabytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6}

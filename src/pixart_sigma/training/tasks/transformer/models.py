@@ -1,0 +1,163 @@
+"""Where a run's parts come from: fresh, or from a starting model that is operated on (weak to strong).
+
+Knows nothing of data. The statistics of another autoencoder's latents, which need data, are settled by the task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
+from pixart_sigma.errors import RecipeError, WeightsError
+from pixart_sigma.model import PixArtTransformer, TransformerConfig
+from pixart_sigma.training.recipe import TransformerRecipe
+from pixart_sigma.training.recipe.sections import ScratchRecipe, StartRecipe, check_buckets
+from pixart_sigma.training.surgery import Change, compression_of, operate
+from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
+from pixart_sigma.weights.transformer import build, load_transformer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's models on the CPU in fp32, and where the frozen ones were read.
+
+    changes: what surgery did to the starting model; none from scratch.
+    """
+
+    transformer: PixArtTransformer
+    text_encoder: TextEncoder
+    autoencoder: Autoencoder
+    text_encoder_folder: Path
+    autoencoder_folder: Path
+    changes: list[Change]
+
+    @property
+    def resolution(self) -> int:
+        """The side in pixels of the square that training is based on."""
+        return self.transformer.config.sample_size * self.autoencoder.latent_scale
+
+
+def load_parts(recipe: TransformerRecipe, text_dtype: torch.dtype = torch.float32) -> Parts:
+    """Load or make all of a run's models, and operate on the transformer.
+
+    Raises WeightsError for folders that lack a part or do not fit one another, RecipeError for a recipe that the
+    starting model refutes.
+    """
+    if recipe.start is not None:
+        parts = _from_start(recipe, recipe.start, text_dtype)
+    else:
+        assert recipe.scratch is not None  # the recipe has one of the two
+        parts = _from_scratch(recipe, recipe.scratch, text_dtype)
+    _check(recipe, parts)
+    return parts
+
+
+def _from_start(recipe: TransformerRecipe, start: StartRecipe, text_dtype: torch.dtype) -> Parts:
+    autoencoder_folder = start.vae or part_folder(start, "vae")
+    text_folder = part_folder(start, "text_encoder")
+    part_folder(start, "tokenizer")
+    _check_prediction(recipe, start)
+    caption_length = start.caption_length or SIGMA_CAPTION_LENGTH
+    autoencoder = Autoencoder.from_pretrained(autoencoder_folder)
+    started = load_transformer(part_folder(start, "transformer") / "transformer")
+    config, weights, changes = operate(
+        started.config,
+        started.state_dict(),
+        start,
+        recipe.run.seed,
+        latent_channels=int(autoencoder.model.config.latent_channels),
+    )
+    text = TextEncoder.from_pretrained(text_folder, text_dtype)
+    return Parts(
+        transformer=build(config, weights, f"{start.model} after its surgery"),
+        text_encoder=TextEncoder(text.tokenizer, text.model, caption_length),
+        autoencoder=autoencoder,
+        text_encoder_folder=text_folder,
+        autoencoder_folder=autoencoder_folder,
+        changes=changes,
+    )
+
+
+def _from_scratch(recipe: TransformerRecipe, scratch: ScratchRecipe, text_dtype: torch.dtype) -> Parts:
+    autoencoder = Autoencoder.from_pretrained(scratch.autoencoder)
+    text = TextEncoder.from_pretrained(scratch.text_encoder, text_dtype)
+    channels = int(autoencoder.model.config.latent_channels)
+    fresh = scratch.kv_compression
+    config = TransformerConfig(
+        num_layers=scratch.num_layers,
+        num_attention_heads=scratch.num_attention_heads,
+        attention_head_dim=scratch.attention_head_dim,
+        in_channels=channels,
+        out_channels=channels * (2 if scratch.learned_variance else 1),
+        patch_size=scratch.patch_size,
+        sample_size=scratch.sample_size,
+        caption_channels=int(text.model.config.d_model),
+        interpolation_scale=scratch.interpolation_scale,
+        qk_norm=scratch.qk_norm,
+        kv_compression=compression_of(fresh, scratch.num_layers) if fresh else None,
+    )
+    transformer = PixArtTransformer(config)
+    transformer.initialise_weights(
+        fresh.init if fresh else "average", torch.Generator().manual_seed(recipe.run.seed)
+    )
+    return Parts(
+        transformer=transformer,
+        text_encoder=TextEncoder(text.tokenizer, text.model, scratch.caption_length),
+        autoencoder=autoencoder,
+        text_encoder_folder=scratch.text_encoder,
+        autoencoder_folder=scratch.autoencoder,
+        changes=[],
+    )
+
+
+def part_folder(start: StartRecipe, part: str) -> Path:
+    """The pipeline folder that holds a part of the starting model: its own, or `components`.
+
+    Raises WeightsError if neither does.
+    """
+    model = find_pipeline(POCKET) if str(start.model) == POCKET else start.model
+    for folder in (model, start.components):
+        if folder is not None and (folder / part).is_dir():
+            return folder
+    where = (
+        f"{model} nor {start.components}"
+        if start.components
+        else f"{model}; start.components may name another"
+    )
+    raise WeightsError(f"the starting model has no {part}/: not in {where}")
+
+
+def _check_prediction(recipe: TransformerRecipe, start: StartRecipe) -> None:
+    config = read_json(part_folder(start, "scheduler") / "scheduler" / "scheduler_config.json")
+    predicts = config.get("prediction_type", "epsilon")
+    wanted = recipe.objective.prediction_type
+    if predicts != wanted:
+        raise RecipeError(
+            f"{start.model} predicts {predicts}, objective.prediction_type is {wanted}; make them equal "
+            f"(--set objective.prediction_type={predicts})"
+        )
+
+
+def _check(recipe: TransformerRecipe, parts: Parts) -> None:
+    config = parts.transformer.config
+    expectations = (
+        ("the text encoder's width", parts.text_encoder.model.config.d_model, config.caption_channels),
+        (
+            "the autoencoder's latent channels",
+            parts.autoencoder.model.config.latent_channels,
+            config.in_channels,
+        ),
+    )
+    for name, found, wanted in expectations:
+        if found != wanted:
+            raise WeightsError(
+                f"{name} is {found}, the transformer takes {wanted}; combine parts that belong together"
+            )
+    try:
+        check_buckets(parts.resolution, recipe.data.buckets)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error

@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+from tiny_pipeline import tiny_folder
+from tiny_run import write_pictures
+
+__all__ = ["tiny_folder"]
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
