@@ -72,23 +72,25 @@ def test_skipped_pictures_are_listed_with_the_reason(tmp_path: Path) -> None:
     assert "not a JPEG" in lines[0]["reason"]
 
 
-def test_a_killed_ingestion_goes_on(tmp_path: Path) -> None:
-    listed = [("bad", b"x", "a"), *good(7), ("key 1", GOOD, "again")]
+def test_a_killed_ingestion_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)  # so few pictures are in the threads when it is killed
+    listed = [("bad", b"x", "a"), *good(20), ("key 1", GOOD, "again")]
     pictures = Pictures(listed)
-    pictures.stop_before = "key 5"
+    pictures.stop_before = "key 19"
     path = tmp_path / "a.lance"
     with pytest.raises(KeyboardInterrupt):
         ingest(pictures.origin, path, 0.5, fragment_rows=2)
     kept = keys(Table.open(path))
+    assert kept
     assert kept == [f"key {index}" for index in range(len(kept))]
     assert len(kept) % 2 == 0
     pictures.stop_before = None
     pictures.read.clear()
     reports: list[tuple[int, int]] = []
     table = ingest(pictures.origin, path, 0.5, lambda *done: reports.append(done), fragment_rows=2)
-    assert keys(table) == [f"key {index}" for index in range(7)]
+    assert keys(table) == [f"key {index}" for index in range(20)]
     assert set(pictures.read) == {"bad", *keys(table)[len(kept) :]}
-    assert reports[-1] == (9, 9)
+    assert reports == [(number, 22) for number in range(len(kept) + 1, 23)]
     assert len(skipped_file(path).read_text().splitlines()) == 2
 
 

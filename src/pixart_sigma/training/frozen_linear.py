@@ -126,7 +126,7 @@ def _decode(
     if storage == "int8":
         return (stored * scale[:, None]).to(dtype)
     # As one row: on the CPU bitsandbytes 0.50 takes the wrong scales where a block reaches into the next row.
-    flat = (shape[0] * shape[1],)
+    flat = (1, shape[0] * shape[1])
     return torch.ops.bitsandbytes.dequantize_4bit(stored, scale, NF4_BLOCK, "nf4", flat, dtype).view(shape)
 
 

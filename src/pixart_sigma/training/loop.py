@@ -147,7 +147,7 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
                     raise PixArtSigmaError(
                         f"{skipped} steps had a loss or gradient that was not finite, the last one {finished}; more "
                         f"than run.max_skipped_steps allows: lower optimizer.learning_rate and resume, or look at "
-                        f"the records in {output / 'events.jsonl'}"
+                        f"the records in {output / 'metrics.jsonl'}"
                     )
             record.step(finished, outcome.terms | {"gradient_norm": outcome.gradient_norm}, factor)
             checkpoints.poll()

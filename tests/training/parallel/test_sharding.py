@@ -127,10 +127,11 @@ def sampled_with_other_weights() -> list[Tensor]:
     parallel = parallelise(model, model.blocks(), *recipes("fsdp"), here(), methods=["sample"])
     batch = batch_of(0, BATCH_SIZE)
     samples = []
+    weights = list(model.parameters())  # as a moving average or an optimiser holds them
     with torch.no_grad():
         for _ in range(2):
             samples.append(parallel.inner.sample(batch))
-            for weight in model.parameters():
+            for weight in weights:
                 weight.mul_(0.5)
     return samples
 

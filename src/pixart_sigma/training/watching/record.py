@@ -13,6 +13,8 @@ from torch import nn
 
 from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import Recipe
+from pixart_sigma.training.watching.gallery import step_pictures
+from pixart_sigma.training.watching.machine import write_machine
 from pixart_sigma.training.watching.metrics import Metrics
 from pixart_sigma.training.watching.progress import Progress
 from pixart_sigma.training.watching.report import write_report
@@ -30,6 +32,7 @@ class RunRecord:
         run, quiet = recipe.run, not processes.first
         if processes.first:
             output.mkdir(parents=True, exist_ok=True)
+            write_machine(output / "machine.json", processes.world)
         self._output = output
         self._recipe = recipe
         self._first = processes.first
@@ -101,10 +104,7 @@ class RunRecord:
         self._metrics.write(finished, named)
         self._trackers.scalars(finished, named)
         if self._first:
-            pictures = sorted((self._output / "samples").glob(f"step-{finished:08d}*.png"))
-            self._trackers.images(
-                finished, {path.stem.partition("step-")[2][8:] or "samples": path for path in pictures}
-            )
+            self._trackers.images(finished, step_pictures(self._output, finished))
         self.say(f"step {finished}: " + _line(figures, "validation "))
 
     def pause(self) -> None:

@@ -53,7 +53,10 @@ def export_adapter(
     """Write a folder in peft's layout; returns its size."""
     assert recipe.lora is not None  # the caller has looked
     assert recipe.start is not None  # or the recipe would be invalid
-    write_adapter(folder, part_weights(weights, "transformer"), recipe.lora, str(recipe.start.model))
+    start = recipe.start.model
+    # A folder's place is this machine's business; a relative one or a Hub's id may help the reader.
+    base = start.name if start.is_absolute() else start.as_posix()
+    write_adapter(folder, part_weights(weights, "transformer"), recipe.lora, base)
     write_model_card(folder, facts)
     return _size(folder)
 
