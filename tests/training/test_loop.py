@@ -55,6 +55,8 @@ class Regression:
         self._signal_at = signal_at
         self.validated: list[Tensor] = []
 
+    methods = ()
+
     def notes(self) -> list[str]:
         return ["ready"]
 

@@ -3,6 +3,7 @@
 Knows nothing of tensors; each subcommand has a file of its own.
 """
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 import pixart_sigma
+from pixart_sigma.cli.benchmark import benchmark
 from pixart_sigma.cli.generate import generate
 from pixart_sigma.cli.recipes import recipes
 from pixart_sigma.cli.train import train
@@ -25,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(generate)
 app.command()(train)
 app.add_typer(recipes, name="recipes")
+app.command()(benchmark)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,6 +50,8 @@ def _table(
 
 def run(arguments: Sequence[str]) -> int:
     """Arguments without the program's name → exit status: 0, 2 for bad input, 130 when interrupted."""
+    # Where it is installed, diffusers imports it, and it logs that an optional kernel is absent.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _show_warning
@@ -77,8 +82,10 @@ def _run(arguments: Sequence[str]) -> int:
             error
         ):  # torch's own says so, on every device
             raise
-        return _fail("the memory does not suffice; make the picture smaller, or fewer at a time (a training: --set run.accumulate=8, "
-            "parallel.activation_checkpointing=full)")
+        return _fail(
+            "the memory does not suffice; make the picture smaller, or fewer at a time (a training: --set run.accumulate=8, "
+            "parallel.activation_checkpointing=full)"
+        )
 
 
 def _fail(message: str) -> int:

@@ -22,7 +22,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import torch
 import torch.distributed as dist
@@ -80,6 +81,16 @@ class Checkpoints:
             for leftover in folder.glob(".step-*"):
                 shutil.rmtree(leftover)
         self._barrier()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """A run that fails leaves the checkpoint that it was writing complete, if that can be."""
+        if error is not None and self._writing is not None:
+            self._writing[1].exception()
 
     def finished(self) -> list[Path]:
         """Complete checkpoints, oldest first."""

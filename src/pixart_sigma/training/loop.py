@@ -35,6 +35,10 @@ class Task(Protocol):
     def model(self) -> nn.Module:
         """forward(batch) → scalars, of which "loss" is minimised; weights that require a gradient are trained."""
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The model's methods beside `forward` that validation computes with."""
+
     def notes(self) -> list[str]:
         """Lines about what was prepared, for the log."""
 
@@ -85,7 +89,7 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
     run = recipe.run
     # Dropout would draw from the global generator, which no key and no checkpoint holds; nothing here wants it.
     task.model.eval()
-    parallel = parallelise(task.model, task.blocks(), recipe.parallel, run, processes)
+    parallel = parallelise(task.model, task.blocks(), recipe.parallel, run, processes, task.methods)
     optimizers = build_optimizers(task.model, recipe.optimizer)
     average = MovingAverage(task.model, run.ema_decay)
     state = TrainingState(task.model, average, optimizers)
@@ -113,7 +117,11 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
         average.swap()
         record.validation(finished, figures)
 
-    with StopSignal() as stop, RunRecord(output, recipe, done, task.model, processes) as record:
+    with (
+        checkpoints,
+        StopSignal() as stop,
+        RunRecord(output, recipe, done, task.model, processes) as record,
+    ):
         for note in task.notes():
             record.say(note)
         batches = prefetched(lambda key: task.load(*key), keys)

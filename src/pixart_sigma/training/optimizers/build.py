@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pixart_sigma.errors import MissingDependency, RecipeError
+from pixart_sigma.training.frozen_linear import quiet_bitsandbytes
 from pixart_sigma.training.optimizers.came import CAME
 from pixart_sigma.training.recipe.sections import OptimizerRecipe
 
@@ -61,6 +62,7 @@ def _adamw(weights: list[Tensor], recipe: OptimizerRecipe) -> torch.optim.Optimi
 def _adamw_8bit(weights: list[Tensor], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
     if any(isinstance(weight, DTensor) for weight in weights):
         raise RecipeError("adamw-8bit does not work with sharded parameters; use strategy ddp, or came/adamw")
+    quiet_bitsandbytes()
     try:
         import bitsandbytes
     except ImportError as error:

@@ -134,6 +134,14 @@ class ParallelRecipe(Section):
         return self
 
 
+def check_replicated(parallel: ParallelRecipe) -> None:
+    """Raises ValueError where small models, which are validated part by part, are to be sharded."""
+    if parallel.strategy in ("fsdp", "hsdp"):
+        raise ValueError(
+            f"parallel.strategy {parallel.strategy} is for transformers; leave it out, or use ddp"
+        )
+
+
 class PoolRecipe(Section):
     """A pool of drawn scenes under `folder` (relative to the output folder): seeds 0 … num_scenes - 1."""
 
@@ -396,6 +404,7 @@ class AutoencoderRecipe(Section):
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
+        check_replicated(self.parallel)
         factor = 2 ** (len(self.model.block_out_channels) - 1)
         if self.crop_size % factor or self.crop_size > min(self.image_sizes):
             raise ValueError(
@@ -416,6 +425,11 @@ class TextEncoderRecipe(Section):
     num_scenes: PositiveInt = 50_000
     num_validation: PositiveInt = 512
     masked: Fraction = 0.25
+
+    @model_validator(mode="after")
+    def _not_sharded(self) -> Self:
+        check_replicated(self.parallel)
+        return self
 
 
 class TransformerRecipe(Section):
@@ -457,6 +471,11 @@ class TransformerRecipe(Section):
             raise ValueError("data.class_images are made by the starting model, but [start] is missing")
         if self.lora is not None:
             self._lora_fits(self.lora)
+        if self.captions.null_mask == "caption" and self.train_text_encoder:
+            raise ValueError(
+                'captions.null_mask "caption" needs the fixed outputs of a frozen text encoder; leave it out, or set '
+                "train_text_encoder to false"
+            )
         if self.resolution is not None:
             check_buckets(self.resolution, self.data.buckets)
         return self
@@ -481,8 +500,6 @@ class TransformerRecipe(Section):
                 f"start.{refused[0]} changes more than adapters can learn or carry; remove it, or remove [lora]"
             )
         self.export._refuse({"max_shard_size"}, "by [lora], which writes one small file")
-        if lora.base in ("int8", "nf4") and self.parallel.strategy in ("fsdp", "hsdp"):
-            raise ValueError(f"a base in {lora.base} cannot be sharded; set parallel.strategy to ddp")
 
 
 def check_buckets(resolution: int, buckets: str) -> None:

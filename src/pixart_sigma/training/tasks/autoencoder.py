@@ -104,6 +104,8 @@ def _mean(values: Tensor) -> Tensor:
 class AutoencoderTask:
     """Random crops of scenes drawn at several sizes."""
 
+    methods = ()
+
     def __init__(self, recipe: AutoencoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
         self._device = processes.device

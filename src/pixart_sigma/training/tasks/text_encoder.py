@@ -123,6 +123,8 @@ class MaskedPieces(nn.Module):
 class TextEncoderTask:
     """Masked-piece prediction over short and dense captions of drawn scenes."""
 
+    methods = ()
+
     def __init__(self, recipe: TextEncoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
         self._device = processes.device

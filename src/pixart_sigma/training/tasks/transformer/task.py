@@ -72,6 +72,8 @@ class Loaded:
 class TransformerTask:
     """Noise or velocity prediction on captioned pictures."""
 
+    methods = ("sample",)
+
     def __init__(self, recipe: TransformerRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
         self._device = processes.device
