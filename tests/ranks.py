@@ -63,7 +63,8 @@ def _main(source: str, name: str, folder: Path) -> None:
     import torch.distributed as dist
 
     spec = importlib.util.spec_from_file_location("ranked", source)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["ranked"] = module
     spec.loader.exec_module(module)

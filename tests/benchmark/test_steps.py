@@ -30,14 +30,14 @@ def test_both_sides_compute_the_same_and_learn() -> None:
     assert later[1] < first[1]
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if name != "blocks compiled"])
 def test_a_switch_changes_the_speed_and_not_the_result(name: str) -> None:
     features = draw_features(TINY)
     expected = our_step(TINY, features, CPU, Switches())
     errors = [expected() for _ in range(2)]
     step = our_step(TINY, features, CPU, ABLATIONS[name])
     found = [step() for _ in range(2)]
-    if name == "ours, captions padded to 300":
+    if name == "captions padded to 300":
         # Attending to the padding is another result: plain scripts mask it, this row only prices it.
         assert found[0] == pytest.approx(errors[0], rel=0.2)
     else:

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from pixart_sigma.benchmark import run as suites
+from pixart_sigma.benchmark import train_step as suite
 from pixart_sigma.benchmark.attention import attention
 from pixart_sigma.benchmark.plan_check import plan_check
 from pixart_sigma.benchmark.processes import anonymous_memory, started
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 def test_the_suite_times_both_sides_of_a_scenario(tmp_path: Path) -> None:
     said: list[str] = []
     path = tmp_path / "figures.json"
-    table = run_suite("train-step", ["tiny"], "cpu", 2, False, False, path, said.append)
+    table = run_suite("train-step", ["tiny"], "cpu", 2, False, path, said.append)
     assert "captions of 100 to 140 tokens, 120 on average" in said[0]
     figures = json.loads(path.read_text())
     assert figures["suite"] == "train-step"
@@ -35,6 +36,13 @@ def test_the_suite_times_both_sides_of_a_scenario(tmp_path: Path) -> None:
     assert ours["samples/s"] == pytest.approx(TINY.batch_size / ours["s/step"])
     assert ours["peak MiB"] is None or ours["peak MiB"] > 0
     assert f"| tiny | ours | {ours['s/step']:.3g} |" in table
+
+
+def test_the_ablations_are_timed_beside_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "ABLATIONS", {"AdamW not fused": Switches(fused_optimizer=False)})
+    (row,) = suite.ablations([TINY], CPU, 1, lambda line: None)
+    assert row["ours, but"] == "AdamW not fused"
+    assert row["time"] == f"{row['s/step'] / row['ours s/step']:.2f}x"
 
 
 def test_the_plan_suite_compares_prediction_and_measurement() -> None:
@@ -63,12 +71,12 @@ def test_a_process_that_dies_is_one_line(tmp_path: Path) -> None:
 
 def test_what_would_be_ignored_is_refused() -> None:
     def run(suite: str, scenarios: list[str], rounds: int = 1, compiled: bool = False) -> None:
-        run_suite(suite, scenarios, "cpu", rounds, compiled, False, None, lambda line: None)
+        run_suite(suite, scenarios, "cpu", rounds, compiled, None, lambda line: None)
 
     for arguments, message in (
-        (("speed", []), "unknown suite 'speed'; one of train-step, plan, attention"),
+        (("speed", []), "unknown suite 'speed'; one of train-step, ablations, plan, attention"),
         (("plan", ["tiny"], 0), "rounds is 0"),
-        (("plan", ["tiny"], 1, True), "belong to suite train-step, not to plan"),
+        (("plan", ["tiny"], 1, True), "belongs to suite train-step, not to plan"),
         (("attention", ["tiny"]), "has no scenarios"),
         (("plan", ["huge"]), "unknown scenario 'huge'"),
     ):
@@ -95,7 +103,7 @@ def test_the_command_hands_everything_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(suites, "run_suite", remember)
     app = typer.Typer()
     app.command()(benchmark)
-    options = ["--scenario", "pocket", "--device", "cpu", "--rounds", "3", "--compile", "--ablate"]
+    options = ["--scenario", "pocket", "--device", "cpu", "--rounds", "3", "--compile"]
     result = CliRunner().invoke(app, ["train-step", *options, "--json", str(tmp_path / "x.json")])
     assert result.output == "table\n"
-    assert calls == [("train-step", ["pocket"], "cpu", 3, True, True, tmp_path / "x.json")]
+    assert calls == [("train-step", ["pocket"], "cpu", 3, True, tmp_path / "x.json")]

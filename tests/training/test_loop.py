@@ -56,6 +56,8 @@ class Regression:
         self.validated: list[Tensor] = []
 
     methods = ()
+    data_digest = "squares"
+    exports_average = True
 
     def notes(self) -> list[str]:
         return ["ready"]
@@ -88,10 +90,12 @@ class Regression:
         (folder / f"step-{step:08d}.txt").write_text("looked")
         return {"loss": float(weight.norm())}
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
+    def export(
+        self, folder: Path, weights: dict[str, Tensor], held_out: dict[str, float]
+    ) -> dict[str, float]:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(weights, folder / "model.pt")
-        return {"norm": float(weights["linear.weight"].norm())}
+        return {"norm": float(weights["linear.weight"].norm()), "held_out": held_out["loss"]}
 
 
 def recipe(**run: object) -> TextEncoderRecipe:
@@ -174,6 +178,36 @@ def test_validation_sees_the_average_and_training_goes_on_as_if_it_had_not_been(
     assert same(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_validation_that_a_kill_cut_off_is_made_up_for(tmp_path: Path) -> None:
+    task = Regression()
+    run_loop(task, recipe(steps=6), tmp_path, ALONE)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "validation_" not in line), "utf-8")
+    again = Regression()
+    run_loop(again, recipe(steps=6), tmp_path, ALONE)
+    assert torch.equal(again.validated[0], task.validated[-1])
+    run_loop(once := Regression(), recipe(steps=6), tmp_path, ALONE)
+    assert once.validated == []
+
+
+def test_other_data_are_refused_on_resuming_unless_allowed(tmp_path: Path) -> None:
+    run_loop(Regression(), recipe(steps=6), tmp_path, ALONE)
+    other = Regression()
+    other.data_digest = "cubes"
+    with pytest.raises(RecipeError, match=r"not those of the checkpoint step-00000006.*--allow-changed"):
+        run_loop(other, recipe(), tmp_path, ALONE)
+    run_loop(other, recipe(), tmp_path, ALONE, allow_changed=True)
+    assert newest(tmp_path).name == "step-00000012"
+
+
+def test_a_skipped_step_does_not_spoil_the_mean(tmp_path: Path) -> None:
+    run_loop(Regression(poison_at=(5,)), recipe(log_every=4), tmp_path, ALONE)
+    figures = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert [line["step"] for line in figures] == [4, 8, 12]
+    assert all(line["loss"] is not None for line in figures)
+
+
 def test_a_run_does_not_overwrite_another(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/step-00000003").mkdir(parents=True)
     with pytest.raises(RecipeError, match="--resume"):
@@ -214,7 +248,7 @@ def test_too_many_steps_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
         PixArtSigmaError, match="3 steps had a loss or gradient that was not finite, the last one 8"
     ):
         run_loop(Regression(poison_at=poison), recipe(max_skipped_steps=2), tmp_path, ALONE)
-    assert newest(tmp_path).name == "step-00000004"
+    assert newest(tmp_path).name == "step-00000006"
     # The count is kept with the checkpoints: resuming does not start it again.
     with pytest.raises(PixArtSigmaError, match="the last one 8"):
         run_loop(Regression(poison_at=poison), recipe(max_skipped_steps=2), tmp_path, ALONE)

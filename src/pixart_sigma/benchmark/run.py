@@ -11,12 +11,12 @@ from pixart_sigma.benchmark.attention import attention
 from pixart_sigma.benchmark.plan_check import plan_check
 from pixart_sigma.benchmark.scenarios import choose
 from pixart_sigma.benchmark.table import describe_machine, render_table, write_json
-from pixart_sigma.benchmark.train_step import train_step
+from pixart_sigma.benchmark.train_step import ablations, train_step
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.text_to_image import resolve_device
 from pixart_sigma.weights.atomic import check_writable
 
-Suite = Literal["train-step", "plan", "attention"]
+Suite = Literal["train-step", "ablations", "plan", "attention"]
 
 
 def run_suite(
@@ -25,7 +25,6 @@ def run_suite(
     device: str,
     rounds: int,
     compiled: bool,
-    ablations: bool,
     json_file: Path | None,
     say: Callable[[str], None],
 ) -> str:
@@ -38,10 +37,8 @@ def run_suite(
         raise InvalidInput(f"unknown suite {suite!r}; one of {', '.join(get_args(Suite))}")
     if rounds < 1:
         raise InvalidInput(f"rounds is {rounds}; it must be at least 1 (--rounds 5)")
-    if suite != "train-step" and (compiled or ablations):
-        raise InvalidInput(
-            f"--compile and --ablate belong to suite train-step, not to {suite}; leave them out"
-        )
+    if suite != "train-step" and compiled:
+        raise InvalidInput(f"--compile belongs to suite train-step, not to {suite}; leave it out")
     if suite == "attention" and scenarios:
         raise InvalidInput("suite attention has no scenarios; leave --scenario out")
     if json_file is not None:
@@ -50,7 +47,9 @@ def run_suite(
     chosen = choose(where.type, scenarios)
     keep_freed_memory()
     if suite == "train-step":
-        rows = train_step(chosen, where, rounds, compiled, ablations, say)
+        rows = train_step(chosen, where, rounds, compiled, say)
+    elif suite == "ablations":
+        rows = ablations(chosen, where, rounds, say)
     elif suite == "plan":
         rows = plan_check(chosen, where, rounds, say)
     else:

@@ -30,11 +30,12 @@ class Switches:
 
 
 ABLATIONS = {
-    "ours, fused attention": replace(Switches(), attention="fused"),
-    "ours, plain attention": replace(Switches(), attention="plain"),
-    "ours, captions padded to 300": replace(Switches(), padded_captions=True),
-    "ours, AdamW not fused": replace(Switches(), fused_optimizer=False),
-    "ours, memory handed back": replace(Switches(), keep_memory=False),
+    "attention fused": replace(Switches(), attention="fused"),
+    "attention written out": replace(Switches(), attention="plain"),
+    "captions padded to 300": replace(Switches(), padded_captions=True),
+    "AdamW not fused": replace(Switches(), fused_optimizer=False),
+    "memory handed back": replace(Switches(), keep_memory=False),
+    "blocks compiled": replace(Switches(), compiled=True),
 }
 
 

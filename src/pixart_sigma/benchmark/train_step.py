@@ -1,4 +1,6 @@
-"""Suite train-step: a training step on cached features, ours beside a plain loop with diffusers and accelerate.
+"""Suites train-step and ablations: a training step on cached features, beside a plain loop's, or beside others of ours.
+
+The plain loop is one with diffusers' transformer, torch's AdamW and accelerate.
 
 All rows of a scenario step in turns, in processes of their own, so that a busy machine slows all of them; the median
 of each row's steps counts. Compilation and warming up are timed apart.
@@ -31,12 +33,11 @@ def train_step(
     device: torch.device,
     rounds: int,
     compiled: bool,
-    ablations: bool,
     say: Callable[[str], None],
 ) -> list[Row]:
-    """Every row of every scenario; a process that cannot start raises one line and ends the suite.
+    """Every row of every scenario; `say` is told what is going on.
 
-    say: told what is going on. Raises MissingDependency without accelerate.
+    Raises MissingDependency without accelerate, PixArtSigmaError if a process ends early.
     """
     rows = []
     for scenario in scenarios:
@@ -44,18 +45,48 @@ def train_step(
         sides = {PLAIN: ("plain", Switches()), OURS: ("ours", Switches())}
         if compiled:
             sides[COMPILED] = ("ours", replace(Switches(), compiled=True))
-        if ablations:
-            sides |= {name: ("ours", switches) for name, switches in ABLATIONS.items()}
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            started(scenario.name, sides, device.type, Path(folder)) as workers,
-        ):
-            for number in range(rounds):
-                # There and back, so that no row always follows the same other one.
-                for worker in workers if number % 2 == 0 else reversed(workers):
-                    worker.take(1)
-            rows += _rows(scenario, workers, device)
+        rows += _rows(scenario, _timed(scenario, sides, device, rounds), device)
     return rows
+
+
+def ablations(
+    scenarios: Sequence[Scenario], device: torch.device, rounds: int, say: Callable[[str], None]
+) -> list[Row]:
+    """Suite ablations: ours beside ours with one thing changed, two processes at a time. Raises as `train_step`."""
+    rows = []
+    for scenario in scenarios:
+        for name, switches in ABLATIONS.items():
+            say(f"{scenario.name}: {name}")
+            sides = {OURS: ("ours", Switches()), name: ("ours", switches)}
+            whole, changed = _timed(scenario, sides, device, rounds)
+            before, after = statistics.median(whole.seconds), statistics.median(changed.seconds)
+            rows.append(
+                {
+                    "scenario": scenario.name,
+                    "ours, but": name,
+                    "s/step": after,
+                    "ours s/step": before,
+                    "time": f"{after / before:.2f}x",
+                    "peak MiB": _mebibytes(changed),
+                    "ours peak MiB": _mebibytes(whole),
+                }
+            )
+    return rows
+
+
+def _timed(
+    scenario: Scenario, sides: dict[str, tuple[str, Switches]], device: torch.device, rounds: int
+) -> list[Worker]:
+    """Workers that have taken their steps, in turns, and have ended."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started(scenario.name, sides, device.type, Path(folder)) as workers,
+    ):
+        for number in range(rounds):
+            # There and back, so that no row always follows the same other one.
+            for worker in workers if number % 2 == 0 else reversed(workers):
+                worker.take(1)
+        return workers
 
 
 def _describe(scenario: Scenario) -> str:
@@ -79,7 +110,7 @@ def _rows(scenario: Scenario, workers: Sequence[Worker], device: torch.device) -
                 "fastest": min(worker.seconds),
                 "samples/s": scenario.batch_size / seconds,
                 "speed": f"{statistics.median(plain.seconds) / seconds:.2f}x",
-                "peak MiB": None if worker.memory is None else round(worker.memory / 2**20),
+                "peak MiB": _mebibytes(worker),
                 "memory": None
                 if worker.memory is None or plain.memory is None
                 else f"{worker.memory / plain.memory:.2f}x",
@@ -89,6 +120,10 @@ def _rows(scenario: Scenario, workers: Sequence[Worker], device: torch.device) -
             }
         )
     return rows
+
+
+def _mebibytes(worker: Worker) -> int | None:
+    return None if worker.memory is None else round(worker.memory / 2**20)
 
 
 def _mfu(scenario: Scenario, seconds: float, device: torch.device) -> str | None:

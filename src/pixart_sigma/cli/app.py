@@ -83,8 +83,8 @@ def _run(arguments: Sequence[str]) -> int:
         ):  # torch's own says so, on every device
             raise
         return _fail(
-            "the memory does not suffice; make the picture smaller, or fewer at a time (a training: --set run.accumulate=8, "
-            "parallel.activation_checkpointing=full)"
+            "the memory does not suffice; make the picture smaller, or fewer at a time (when training: "
+            "--set run.accumulate=8, --set parallel.activation_checkpointing=full)"
         )
 
 

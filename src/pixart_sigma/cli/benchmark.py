@@ -8,7 +8,7 @@ import typer
 
 
 def benchmark(
-    suite: Annotated[str, typer.Argument(help="train-step, plan or attention.")],
+    suite: Annotated[str, typer.Argument(help="train-step, ablations, plan or attention.")],
     scenario: Annotated[
         list[str] | None,
         typer.Option(
@@ -18,9 +18,6 @@ def benchmark(
     device: Annotated[str, typer.Option(help="As torch names it, or auto: a GPU if there is one.")] = "auto",
     rounds: Annotated[int, typer.Option(help="Timed steps of each row; their median counts.")] = 7,
     compile_: Annotated[bool, typer.Option("--compile", help="Also time the compiled step.")] = False,
-    ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also time ours without each optimisation.")
-    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file too.")
     ] = None,
@@ -31,4 +28,4 @@ def benchmark(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    print(run_suite(suite, scenario or [], device, rounds, compile_, ablate, json_file, say))
+    print(run_suite(suite, scenario or [], device, rounds, compile_, json_file, say))

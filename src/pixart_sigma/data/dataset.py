@@ -7,10 +7,10 @@ Records are numbered over all sources. Knows nothing of steps, random draws or d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from pixart_sigma.data.table import Table
 from pixart_sigma.errors import InvalidInput
 
 Shape = tuple[int, int]
+# A caption's place in its record, and its source.
+Named = tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True)
@@ -64,33 +66,43 @@ class Dataset:
         caption_sources: Sequence[str],
         max_corrupt: float,
         workers: int,
+        unreadable: Callable[[str, str], None],
     ) -> None:
         """bucket_of: (height, width) of a picture → its bucket. caption_sources: those that may be drawn; none: any.
 
         Records are left out whose aspect ratio is beyond `max_aspect`, whose latents could not be made, or which
         have none of the captions; `left_out` counts them by reason. Raises InvalidInput if none is left, or if the
-        share of pictures that cannot be read passes `max_corrupt`.
+        share of pictures that cannot be read passes `max_corrupt`. unreadable(key, reason) is told of those that turn
+        out to be so later.
         """
         self._sources = list(sources)
         self._max_corrupt = max_corrupt
         self._workers = ThreadPoolExecutor(workers, "pictures")
-        self._unreadable: dict[str, str] = {}
+        self._report = unreadable
+        self._unreadable: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.shapes: list[Shape] = []
         self.repeats: list[int] = []
         self._where: list[tuple[int, int]] = []
         self._keys: list[str] = []
         self._sizes: list[tuple[int, int]] = []
-        self._captions: list[list[tuple[int, str]]] = []
+        self._captions: list[Named] = []
         seen: set[str] = set()
+        # Records have few combinations of captions; each is kept once.
+        kinds: dict[tuple[str, ...], Named] = {}
         for number, source in enumerate(self._sources):
-            index = source.table.read(["key", "captions", "height", "width"]).to_pylist()
+            index = source.table.read(["key", "height", "width"])
+            sizes = zip(index["height"].to_pylist(), index["width"].to_pylist(), strict=True)
             whole = source.latents.present() if source.latents else np.ones(len(index), bool)
-            for row, record in enumerate(index):
-                size = (record["height"], record["width"])
-                named = [(place, caption["source"]) for place, caption in enumerate(record["captions"])]
-                seen |= {name for _, name in named}
-                usable = [entry for entry in named if not caption_sources or entry[1] in caption_sources]
+            rows = zip(index["key"].to_pylist(), sizes, source.table.caption_sources(), strict=True)
+            for row, (key, size, names) in enumerate(rows):
+                if names not in kinds:
+                    seen.update(names)
+                    named = tuple(enumerate(names))
+                    kinds[names] = tuple(
+                        entry for entry in named if not caption_sources or entry[1] in caption_sources
+                    )
+                usable = kinds[names]
                 reason = self._unusable(size, bool(whole[row]), bool(usable), max_aspect)
                 if reason is not None:
                     self.left_out[reason] = self.left_out.get(reason, 0) + 1
@@ -98,7 +110,7 @@ class Dataset:
                 self.shapes.append(bucket_of(*size))
                 self.repeats.append(source.repeats)
                 self._where.append((number, row))
-                self._keys.append(record["key"])
+                self._keys.append(key)
                 self._sizes.append(size)
                 self._captions.append(usable)
         self._check(seen, caption_sources)
@@ -115,9 +127,15 @@ class Dataset:
         return [name for _, name in self._captions[record]]
 
     @property
-    def unreadable(self) -> dict[str, str]:
-        """Pictures that could not be read so far, with the reason."""
-        return dict(self._unreadable)
+    def digest(self) -> str:
+        """Changes with the records, their order, buckets and captions' kinds, and with cached features' encoders."""
+        digest = hashlib.blake2b(digest_size=16)
+        for source in self._sources:
+            columns = [column.name for column in (source.latents, source.embeddings) if column is not None]
+            digest.update(repr((columns, source.weight)).encode())
+        for row in zip(self._keys, self.shapes, self.repeats, self._captions, strict=True):
+            digest.update(repr(row).encode())
+        return digest.hexdigest()
 
     def examples(self, records: Sequence[int], captions: Sequence[int], shape: Shape) -> list[Example]:
         """Records of one bucket, each with the caption chosen among its `caption_sources`. Runs in any thread.
@@ -172,7 +190,9 @@ class Dataset:
             return None
 
     def _note(self, key: str) -> None:
-        self._unreadable[key] = "its picture cannot be read"
+        if key not in self._unreadable:
+            self._report(key, "its picture cannot be read")
+        self._unreadable.add(key)
         if len(self._unreadable) > self._max_corrupt * len(self):
             names = ", ".join(sorted(self._unreadable)[:3])
             raise InvalidInput(
@@ -189,6 +209,11 @@ class Dataset:
         return None if captioned else "it has none of the captions that are drawn"
 
     def _check(self, seen: set[str], wanted: Sequence[str]) -> None:
+        if self and (absent := sorted(set(wanted) - seen)):
+            raise InvalidInput(
+                f"captions.mix asks for {', '.join(absent)}, the records have {', '.join(sorted(seen))}; "
+                "name what is there"
+            )
         total = len(self) + sum(self.left_out.values())
         corrupt = self.left_out.get("its picture cannot be read", 0)
         if total and corrupt > self._max_corrupt * total:
@@ -200,11 +225,7 @@ class Dataset:
             why = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
             if wanted and not seen & set(wanted):
                 why = f"captions.mix asks for {', '.join(wanted)}, the records have {', '.join(sorted(seen)) or 'none'}"
-            paths = ", ".join(_name(source.table.path) for source in self._sources)
+            paths = ", ".join(source.table.path.name for source in self._sources)
             raise InvalidInput(
                 f"no record of {paths} can be used ({why or 'there is none'}); look at data.sources"
             )
-
-
-def _name(path: Path) -> str:
-    return path.name

@@ -105,6 +105,19 @@ class Table:
         with _readable(self.path):
             return self._dataset.to_table(columns=list(columns))
 
+    def caption_sources(self) -> Iterator[tuple[str, ...]]:
+        """The sources of each row's captions, in order, without reading the texts into Python."""
+        import pyarrow.compute as pc
+
+        with _readable(self.path):
+            for batch in self._dataset.to_batches(columns=["captions"]):
+                captions = batch.column(0)
+                names = pc.struct_field(captions.flatten(), "source").to_pylist()
+                first = 0
+                for count in pc.list_value_length(captions).to_pylist():
+                    yield tuple(names[first : first + count])
+                    first += count
+
     def take(self, rows: Sequence[int], columns: Sequence[str]) -> Any:
         """Rows in the order given, repeated ones too, as a pyarrow.Table. Raises InvalidInput as `read` does."""
         self._check(columns)

@@ -39,7 +39,7 @@ def inject(transformer: PixArtTransformer, recipe: LoraRecipe, seed: int) -> Non
     seed alone. The base may be quantised on the CPU and moved afterwards. Raises RecipeError for targets that are not
     linear layers, MissingDependency for a quantised base without bitsandbytes.
     """
-    _check_targets(transformer, recipe)
+    check_adapters(transformer, recipe)
     transformer.requires_grad_(False)
     quiet_bitsandbytes()  # which peft imports
     from peft import LoraConfig, inject_adapter_in_model
@@ -143,8 +143,8 @@ def _name_in_file(name: str) -> str:
     return f"{match['layer']}.{match['part']}{ending}"
 
 
-def _check_targets(transformer: PixArtTransformer, recipe: LoraRecipe) -> None:
-    """As peft matches them: a target is a layer's name or the end of it, after a dot."""
+def check_adapters(transformer: PixArtTransformer, recipe: LoraRecipe) -> None:
+    """Raises RecipeError unless targets are linear layers: a layer's name or, as peft has it, the end of one."""
     for target in recipe.targets:
         found = {
             name: module

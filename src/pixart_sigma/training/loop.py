@@ -8,22 +8,23 @@ first one alone writes files other than checkpoints.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+import time
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pixart_sigma.errors import PixArtSigmaError, Stopped
+from pixart_sigma.errors import PixArtSigmaError, RecipeError, Stopped
 from pixart_sigma.training.checkpoint import Checkpoints, TrainingState
 from pixart_sigma.training.optimizers import MovingAverage, build_optimizers, rate_factor, set_rate
 from pixart_sigma.training.parallel import Processes, parallelise
+from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.prefetch import prefetched
-from pixart_sigma.training.recipe import Recipe, TransformerRecipe, dump_recipe
-from pixart_sigma.training.recipe.sections import RunRecipe, microbatch
+from pixart_sigma.training.recipe import Recipe, dump_recipe
+from pixart_sigma.training.recipe.sections import microbatch
 from pixart_sigma.training.signals import StopSignal, exit_status
 from pixart_sigma.training.watching.record import RunRecord
 
@@ -38,6 +39,14 @@ class Task(Protocol):
     @property
     def methods(self) -> tuple[str, ...]:
         """The model's methods beside `forward` that validation computes with."""
+
+    @property
+    def data_digest(self) -> str:
+        """Changes with what is trained on; a resumed run goes on with the same."""
+
+    @property
+    def exports_average(self) -> bool:
+        """Whether the moving average is exported, and not the last weights."""
 
     def notes(self) -> list[str]:
         """Lines about what was prepared, for the log."""
@@ -63,8 +72,13 @@ class Task(Protocol):
     def validate(self, step: int, folder: Path | None) -> dict[str, float]:
         """Held-out figures of the averaged weights; pictures go to `folder`, if given. Runs under autocast."""
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
-        """Write `weights` (the model's, whole, on the CPU) for those who use them; return closing figures."""
+    def export(
+        self, folder: Path, weights: dict[str, Tensor], held_out: dict[str, float]
+    ) -> dict[str, float]:
+        """Write `weights` (the model's, whole, on the CPU) for those who use them; return closing figures.
+
+        held_out: what the last validation found.
+        """
 
 
 @dataclass(frozen=True)
@@ -80,11 +94,14 @@ class Outcome:
         return math.isfinite(self.terms["loss"]) and math.isfinite(self.gradient_norm)
 
 
-def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> dict[str, float]:
+def run_loop(
+    task: Task, recipe: Recipe, output: Path, processes: Processes, allow_changed: bool = False
+) -> dict[str, float]:
     """Train `task` for recipe.run.steps steps, then export to `output/export`. Returns the closing figures.
 
     The newest checkpoint under `output/checkpoints`, if there is one, is continued. Raises Stopped after a signal,
-    with a complete checkpoint; PixArtSigmaError after too many steps whose loss or gradient was not finite.
+    with a complete checkpoint; PixArtSigmaError after too many steps whose loss or gradient was not finite; RecipeError
+    if the data are not those of the checkpoint, unless `allow_changed`.
     """
     run = recipe.run
     # Dropout would draw from the global generator, which no key and no checkpoint holds; nothing here wants it.
@@ -98,12 +115,19 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
     if newest := checkpoints.newest():
         loaded = checkpoints.load(newest, state)
         done, skipped = loaded["step"], loaded["skipped"]
+        if loaded["data"] != task.data_digest and not allow_changed:
+            raise RecipeError(
+                f"the data are not those of the checkpoint {newest.name}: pictures, captions or encoders were changed; "
+                "put them back, or add --allow-changed"
+            )
     micro = microbatch(run, processes.world)
     parts = _parts(micro, run.accumulate, processes.rank)
     keys = ((step, part) for step in range(done, run.steps) for part in parts)
 
+    notes = {"data": task.data_digest}
+
     def save(finished: int, wait: bool = False) -> None:
-        checkpoints.save(finished, state, {"step": finished, "skipped": skipped}, dump_recipe(recipe))
+        checkpoints.save(finished, state, notes | {"step": finished, "skipped": skipped}, dump_recipe(recipe))
         if wait:
             checkpoints.wait()
 
@@ -111,20 +135,25 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
         folder = output / "samples" if processes.first else None
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
         average.swap()
         with torch.no_grad(), autocast(run, processes.device):
             figures = task.validate(finished, folder)
         average.swap()
-        record.validation(finished, figures)
+        record.validation(finished, figures | {"seconds": time.perf_counter() - began})
 
     with (
+        ExitStack() as stack,
         checkpoints,
         StopSignal() as stop,
         RunRecord(output, recipe, done, task.model, processes) as record,
     ):
         for note in task.notes():
             record.say(note)
-        batches = prefetched(lambda key: task.load(*key), keys)
+        due = done > 0 and (done % run.validate_every == 0 or done == run.steps)
+        if due and not processes.gathered(record.validated(done))[0]:
+            validate(done)
+        batches = stack.enter_context(closing(prefetched(lambda key: task.load(*key), keys)))
         for step in range(done, run.steps):
             finished = step + 1
             factor = rate_factor(step, recipe.rate, run.steps, run.batch_size)
@@ -154,10 +183,11 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
                 if skipped > run.max_skipped_steps:
                     raise PixArtSigmaError(
                         f"{skipped} steps had a loss or gradient that was not finite, the last one {finished}; more "
-                        f"than run.max_skipped_steps allows: lower optimizer.learning_rate and resume, or look at "
-                        f"the records in {output / 'metrics.jsonl'}"
+                        f"than run.max_skipped_steps allows: look at the records in {output / 'metrics.jsonl'}, or "
+                        "resume with a lower optimizer.learning_rate, a higher limit and --allow-changed"
                     )
-            record.step(finished, outcome.terms | {"gradient_norm": outcome.gradient_norm}, factor)
+            terms = outcome.terms | {"gradient_norm": outcome.gradient_norm}
+            record.step(finished, terms if outcome.finite else {}, factor)
             checkpoints.poll()
             if outcome.signal:
                 save(finished, wait=True)
@@ -166,28 +196,25 @@ def run_loop(task: Task, recipe: Recipe, output: Path, processes: Processes) -> 
                     "with --resume",
                     exit_status(outcome.signal),
                 )
-            if finished % run.checkpoint_every == 0 or finished == run.steps:
+            validating = finished % run.validate_every == 0 or finished == run.steps
+            # Before a validation too: should it outlast the patience of whoever stops the run, nothing is lost.
+            if finished % run.checkpoint_every == 0 or validating:
                 save(finished)
                 record.pause()
-            if finished % run.validate_every == 0 or finished == run.steps:
+            if validating:
                 validate(finished)
                 record.pause()
         checkpoints.wait()
-        averaged = not isinstance(recipe, TransformerRecipe) or recipe.export.weights == "average"
-        if averaged:
+        if task.exports_average:
             average.swap()
         weights = parallel.whole_weights()
-        if averaged:
+        if task.exports_average:
             average.swap()
-        closing = task.export(output / "export", weights) if processes.first else {}
-        record.closing(run.steps, closing)
-    return closing
-
-
-def autocast(run: RunRecipe, device: torch.device) -> torch.autocast:
-    """bf16 where the recipe says so; weights stay in fp32."""
-    # The cache of cast weights must not outlive a step in which they change; autocast clears it on leaving.
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16")
+        figures = {}
+        if processes.first:
+            figures = task.export(output / "export", weights, record.validation_figures(run.steps))
+        record.closing(run.steps, figures)
+    return figures
 
 
 def _parts(micro: int, accumulate: int, rank: int) -> list[range]:
@@ -199,10 +226,10 @@ def _parts(micro: int, accumulate: int, rank: int) -> list[range]:
 def _outcome(sums: dict[str, Tensor], norm: Tensor, signal: int, processes: Processes) -> Outcome:
     """One collective a step: the processes agree on the loss, on whether it is finite, and on stopping."""
     local = [float(value) / processes.world for value in sums.values()]
-    *totals, signals = processes.summed([*local, float(signal)])
+    *totals, numbers, count = processes.summed([*local, float(signal), float(signal > 0)])
     return Outcome(
         terms=dict(zip(sums, totals, strict=True)),
         gradient_norm=float(norm),
-        # Every process that was signalled had the same signal; any of their numbers would do.
-        signal=signal or (int(signals) and SIGTERM),
+        # Those that were signalled had the same signal.
+        signal=round(numbers / count) if count else 0,
     )

@@ -6,7 +6,7 @@ Loading is a pure function of its key, so it does not matter when it happens. Kn
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,8 +14,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def prefetched(load: Callable[[K], V], keys: Iterable[K], depth: int = 2) -> Iterator[V]:
-    """load(key) for each key in order, `depth` of them ahead. What load raises is raised here, in its turn."""
+def prefetched(load: Callable[[K], V], keys: Iterable[K], depth: int = 2) -> Generator[V, None, None]:
+    """load(key) for each key in order, `depth` of them ahead. What load raises is raised here, in its turn.
+
+    To be closed by those who leave early, or what is queued is loaded first.
+    """
     remaining = iter(keys)
     with ThreadPoolExecutor(1, "prefetch") as thread:
         waiting: deque[Future[V]] = deque()

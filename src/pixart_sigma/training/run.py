@@ -24,7 +24,8 @@ from pixart_sigma.training.recipe import (
     load_recipe,
     recipe_changes,
 )
-from pixart_sigma.training.recipe.sections import microbatch
+from pixart_sigma.training.recipe.sections import check_groups, microbatch
+from pixart_sigma.weights.atomic import written_whole
 
 if TYPE_CHECKING:
     from pixart_sigma.training.loop import Task
@@ -61,12 +62,15 @@ def train(
     with joined(resolved.run.device) as processes:
         try:
             microbatch(resolved.run, processes.world)
+            check_groups(resolved.parallel, processes.world)
         except ValueError as error:
             raise RecipeError(str(error)) from error
         if processes.first:
             output.mkdir(parents=True, exist_ok=True)
-            (output / "recipe.toml").write_text(dump_recipe(resolved), "utf-8")
-        return run_loop(_build_task(resolved, output, processes), resolved, output, processes)
+            with written_whole(output / "recipe.toml") as temporary:
+                temporary.write_text(dump_recipe(resolved), "utf-8")
+        task = _build_task(resolved, output, processes)
+        return run_loop(task, resolved, output, processes, allow_changed)
 
 
 def _check_unchanged(path: Path, recipe: Recipe) -> None:

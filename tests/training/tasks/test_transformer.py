@@ -257,7 +257,7 @@ def test_dreambooth_makes_its_class_images_and_trains_on_them(
         "lora.rank": 2,
     }
     train(recipe_file(tmp_path, pictures, settings), tmp_path)
-    assert len(list((tmp_path / "class-images").glob("*.png"))) == 3
+    assert len(list(tmp_path.glob("class-images-*/*.png"))) == 3
     assert (tmp_path / "export/adapter_model.safetensors").exists()
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ import torch.distributed as dist
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.text_to_image import resolve_device
+
+# The others wait while the first one reads a data set. When one fails, its launcher ends the others without this.
+_PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,9 @@ def joined(device: str) -> Iterator[Processes]:
     if own.type == "cuda":
         torch.cuda.set_device(own)
         # gloo beside nccl: checkpoints and small talk go through host memory.
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=own)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=own, timeout=_PATIENCE)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_PATIENCE)
     # Not destroyed after an error: with nccl that waits for the other processes, which may wait for this one.
     # The process is about to end, and torchrun then ends the others.
     yield Processes(rank, world, local_rank, own)

@@ -14,8 +14,8 @@ from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.plan.cost import AutoencoderShape, LoraShape, T5Shape
 from pixart_sigma.training.plan.report import PlanInputs, plan, render
 from pixart_sigma.training.recipe import TransformerRecipe
-from pixart_sigma.training.recipe.sections import ScratchRecipe
-from pixart_sigma.training.surgery import compression_of, new_config_of
+from pixart_sigma.training.scratch import scratch_config
+from pixart_sigma.training.surgery import new_config_of
 from pixart_sigma.weights.config import transformer_config
 from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
 
@@ -58,7 +58,8 @@ def _models(recipe: TransformerRecipe) -> tuple[TransformerConfig, T5Shape, Auto
     if recipe.scratch is not None:
         text = _text_encoder(recipe.scratch.text_encoder)
         autoencoder = _autoencoder(recipe.scratch.autoencoder)
-        return _fresh(recipe.scratch, text, autoencoder), text, autoencoder, None
+        config = scratch_config(recipe.scratch, autoencoder.latent_channels, text.width)
+        return config, text, autoencoder, None
     start = recipe.start
     assert start is not None  # the recipe has one of the two
     model = find_pipeline(POCKET) if str(start.model) == POCKET else start.model
@@ -70,23 +71,6 @@ def _models(recipe: TransformerRecipe) -> tuple[TransformerConfig, T5Shape, Auto
         # Names decide about micro-conditioning only where the file leaves it open; Σ has none.
         return new_config_of(transformer_config(read_json(path), ()), start), text, autoencoder, None
     return new_config_of(TransformerConfig(), start), text, autoencoder, start.model
-
-
-def _fresh(scratch: ScratchRecipe, text: T5Shape, autoencoder: AutoencoderShape) -> TransformerConfig:
-    compression = scratch.kv_compression
-    return TransformerConfig(
-        num_layers=scratch.num_layers,
-        num_attention_heads=scratch.num_attention_heads,
-        attention_head_dim=scratch.attention_head_dim,
-        in_channels=autoencoder.latent_channels,
-        out_channels=autoencoder.latent_channels * (2 if scratch.learned_variance else 1),
-        patch_size=scratch.patch_size,
-        sample_size=scratch.sample_size,
-        caption_channels=text.width,
-        interpolation_scale=scratch.interpolation_scale,
-        qk_norm=scratch.qk_norm,
-        kv_compression=compression_of(compression, scratch.num_layers) if compression else None,
-    )
 
 
 def _text_encoder(folder: Path) -> T5Shape:

@@ -46,15 +46,10 @@ def _inputs(recipe: Recipe) -> list[tuple[str, Path]]:
     if recipe.scratch is not None:
         named += [(f"scratch.{key}", getattr(recipe.scratch, key)) for key in ("autoencoder", "text_encoder")]
     for index, source in enumerate(recipe.data.sources):
-        named.append((f"data.sources.{index}.{source.kind}", _place(source)))
+        named.append((f"data.sources.{index}.{source.kind}", source.place))
     if recipe.data.validation is not None:
-        named.append((f"data.validation.{recipe.data.validation.kind}", _place(recipe.data.validation)))
+        named.append((f"data.validation.{recipe.data.validation.kind}", recipe.data.validation.place))
     return [(key, path) for key, path in named if path is not None and str(path) != POCKET]
-
-
-def _place(source: SourceRecipe) -> Path | None:
-    """A path, or None for a source that is drawn."""
-    return source.folder or source.pixart or source.parquet or source.table
 
 
 def _subject(recipe: Recipe) -> str:
@@ -142,7 +137,7 @@ def _source(source: SourceRecipe) -> str:
     times = f" {source.repeats} times" if source.repeats > 1 else ""
     if source.drawn is not None:
         return f"{source.drawn.num_scenes:,} drawn scenes{times}"
-    return f"{source.kind} {_place(source)}{times}"
+    return f"{source.kind} {source.place}{times}"
 
 
 def _length(run: RunRecipe) -> str:

@@ -135,7 +135,8 @@ class ParallelRecipe(Section):
 
 
 def check_replicated(parallel: ParallelRecipe) -> None:
-    """Raises ValueError where small models, which are validated part by part, are to be sharded."""
+    """Raises ValueError where small models, which have no blocks and are validated part by part, are to be sharded."""
+    parallel._refuse({"activation_checkpointing"}, "by all but transformers")
     if parallel.strategy in ("fsdp", "hsdp"):
         raise ValueError(
             f"parallel.strategy {parallel.strategy} is for transformers; leave it out, or use ddp"
@@ -194,6 +195,11 @@ class DrawnRecipe(Section):
     num_scenes: PositiveInt
     first_seed: NonNegativeInt = 0
 
+    @property
+    def seeds(self) -> range:
+        """Those of the scenes."""
+        return range(self.first_seed, self.first_seed + self.num_scenes)
+
 
 class SourceRecipe(Section):
     """Pictures with captions; exactly one of the first five says where they are.
@@ -215,6 +221,20 @@ class SourceRecipe(Section):
     def kind(self) -> str:
         """The one of the five that was given."""
         return next(name for name in _PLACES if getattr(self, name) is not None)
+
+    @property
+    def place(self) -> Path | None:
+        """Where it is on disk; the drawn world is nowhere."""
+        return self.folder or self.pixart or self.parquet or self.table
+
+    def overlaps(self, other: SourceRecipe) -> bool:
+        """Whether both have pictures in common, as far as their names tell."""
+        if self.drawn is not None and other.drawn is not None:
+            return (
+                self.drawn.seeds.start < other.drawn.seeds.stop
+                and other.drawn.seeds.start < self.drawn.seeds.stop
+            )
+        return self.place is not None and self.place == other.place
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -264,6 +284,18 @@ class DataRecipe(Section):
     max_corrupt: Fraction = 0.01
     workers: PositiveInt = 4
 
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.latents == "cached":
+            self._refuse(
+                {"workers"}, "with cached latents; it is for pictures that are decoded at every step"
+            )
+        if self.validation is not None:
+            self.validation._refuse({"repeats"}, "by validation")
+            if any(self.validation.overlaps(source) for source in self.sources):
+                raise ValueError("data.validation has pictures that are trained on; name others")
+        return self
+
 
 class KVCompressionRecipe(Section):
     """Key/value compression of the transformer (paper section 3.2); `norm` as in `model.KVCompression`."""
@@ -286,6 +318,7 @@ class StartRecipe(Section):
 
     `model`: a pipeline folder, or one with `transformer/` alone, whose other parts come from `components`. `vae`: the
     pipeline folder of another autoencoder. `resolution` interpolates positions unless `interpolation_scale` is given.
+    `caption_length`: 300 where it is left out, since no folder says it (α: 120).
     """
 
     model: Path
@@ -316,7 +349,6 @@ class ScratchRecipe(Section):
     num_layers: PositiveInt = 28
     num_attention_heads: PositiveInt = 16
     attention_head_dim: PositiveInt = 72
-    patch_size: PositiveInt = 2
     sample_size: PositiveInt = 32
     interpolation_scale: PositiveFloat = 0.5
     learned_variance: bool = True
@@ -349,7 +381,7 @@ class ObjectiveRecipe(Section):
     timestep_mean: float = 0.0
     timestep_std: PositiveFloat = 1.0
     min_snr_gamma: PositiveFloat | None = None
-    x0_below: PositiveInt | None = None
+    x0_below: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
@@ -370,6 +402,12 @@ class CaptionRecipe(Section):
     mix: dict[str, PositiveFloat] = {}
     dropout: Fraction = 0.1
     null_mask: Literal["own", "caption"] = "own"
+
+    @model_validator(mode="after")
+    def _null_needs_dropout(self) -> Self:
+        if not self.dropout:
+            self._refuse({"null_mask"}, "without dropout")
+        return self
 
 
 class SamplesRecipe(Section):
@@ -471,6 +509,10 @@ class TransformerRecipe(Section):
             raise ValueError("data.class_images are made by the starting model, but [start] is missing")
         if self.lora is not None:
             self._lora_fits(self.lora)
+        if self.optimizer.kind == "adamw-8bit" and self.parallel.strategy in ("fsdp", "hsdp"):
+            raise ValueError(
+                "adamw-8bit cannot be sharded; set parallel.strategy to ddp, or optimizer.kind to adamw"
+            )
         if self.captions.null_mask == "caption" and self.train_text_encoder:
             raise ValueError(
                 'captions.null_mask "caption" needs the fixed outputs of a frozen text encoder; leave it out, or set '
@@ -487,19 +529,21 @@ class TransformerRecipe(Section):
             raise ValueError(
                 "train_text_encoder is ignored by [lora], which adapts the transformer; remove it"
             )
-        made = {
-            "qk_norm": self.start.qk_norm,
-            "vae": self.start.vae,
-            "caption_length": self.start.caption_length,
-        }
-        if self.start.kv_compression is not None and self.start.kv_compression.operator == "conv":
-            made["kv_compression"] = True
-        refused = [name for name, value in made.items() if value]
+        carried = ["model", "components", "resolution"]
+        compression = self.start.kv_compression
+        if compression is not None and compression.operator == "average":
+            carried.append("kv_compression")  # which `generate --kv-compression` can give any model
+        fields = type(self.start).model_fields
+        refused = sorted(
+            name
+            for name in fields
+            if name not in carried and getattr(self.start, name) != fields[name].default
+        )
         if refused:
             raise ValueError(
                 f"start.{refused[0]} changes more than adapters can learn or carry; remove it, or remove [lora]"
             )
-        self.export._refuse({"max_shard_size"}, "by [lora], which writes one small file")
+        self.export._refuse({"max_shard_size", "dtype"}, "by [lora], which writes one small file in fp32")
 
 
 def check_buckets(resolution: int, buckets: str) -> None:
@@ -513,6 +557,15 @@ def check_buckets(resolution: int, buckets: str) -> None:
 
 
 Recipe = AutoencoderRecipe | TextEncoderRecipe | TransformerRecipe
+
+
+def check_groups(parallel: ParallelRecipe, world: int) -> None:
+    """Raises ValueError if groups of shard_size do not divide the processes."""
+    if parallel.shard_size is not None and world > 1 and world % parallel.shard_size:
+        raise ValueError(
+            f"parallel.shard_size {parallel.shard_size} does not divide the {world} processes; use the number of one "
+            "machine's"
+        )
 
 
 def microbatch(run: RunRecipe, world: int) -> int:

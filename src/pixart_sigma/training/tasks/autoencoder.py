@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool, world_fingerprint
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.pipeline.text_to_image import to_uint8
 from pixart_sigma.training.draws import keyed_generator
@@ -105,6 +105,7 @@ class AutoencoderTask:
     """Random crops of scenes drawn at several sizes."""
 
     methods = ()
+    exports_average = True
 
     def __init__(self, recipe: AutoencoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
@@ -124,6 +125,11 @@ class AutoencoderTask:
                 )
                 for size in recipe.image_sizes
             }
+
+    @property
+    def data_digest(self) -> str:
+        """Everything is drawn from seeds of the recipe."""
+        return world_fingerprint(0)
 
     def notes(self) -> list[str]:
         """None: crops are drawn from one pool."""
@@ -169,7 +175,9 @@ class AutoencoderTask:
         return figures
 
     @torch.no_grad()
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
+    def export(
+        self, folder: Path, weights: dict[str, Tensor], held_out: dict[str, float]
+    ) -> dict[str, float]:
         """Whiten, write `vae/` in bf16, and report PSNR and the latents' statistics as the file gives them."""
         whole = build_autoencoder(self._recipe.model, self._recipe.crop_size)
         whole.load_state_dict(part_weights(weights, "autoencoder"))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, world_fingerprint
 from pixart_sigma.training.draws import batch_indices, keyed_generator
 from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe.sections import TextEncoderModelRecipe, TextEncoderRecipe
@@ -124,6 +124,7 @@ class TextEncoderTask:
     """Masked-piece prediction over short and dense captions of drawn scenes."""
 
     methods = ()
+    exports_average = True
 
     def __init__(self, recipe: TextEncoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
@@ -138,6 +139,11 @@ class TextEncoderTask:
         model = build_text_encoder(recipe.model, len(self._tokenizer)).to(self._device)
         self.model: nn.Module = MaskedPieces(model)
         self._mask_id = int(self._tokenizer.convert_tokens_to_ids(MASK))
+
+    @property
+    def data_digest(self) -> str:
+        """Everything is drawn from seeds of the recipe."""
+        return world_fingerprint(0)
 
     def notes(self) -> list[str]:
         """None: every caption is used."""
@@ -182,7 +188,9 @@ class TextEncoderTask:
                 sums[name] = sums.get(name, 0.0) + float(value)
         return sums
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
+    def export(
+        self, folder: Path, weights: dict[str, Tensor], held_out: dict[str, float]
+    ) -> dict[str, float]:
         """Write `tokenizer/` and `text_encoder/` (fp32: training goes on from here)."""
         model = build_text_encoder(self._recipe.model, len(self._tokenizer))
         model.load_state_dict(part_weights(weights, "text_encoder"))

@@ -15,7 +15,7 @@ from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import Recipe
 from pixart_sigma.training.watching.gallery import step_pictures
 from pixart_sigma.training.watching.machine import write_machine
-from pixart_sigma.training.watching.metrics import Metrics
+from pixart_sigma.training.watching.metrics import Metrics, read_metrics
 from pixart_sigma.training.watching.progress import Progress
 from pixart_sigma.training.watching.report import write_report
 from pixart_sigma.training.watching.trackers import open_trackers
@@ -42,7 +42,7 @@ class RunRecord:
         names = run.trackers if processes.first else ()
         self._trackers = open_trackers(names, output, output.resolve().name, configuration, done)
         self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self._num_summed = 0
         num_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         where = (
             f"{processes.world} processes on {processes.device.type}"
@@ -66,16 +66,16 @@ class RunRecord:
         self._progress.say(text)
 
     def step(self, finished: int, terms: dict[str, float], rate: float) -> None:
-        """The terms of a step's loss, and the learning rate's factor; means are written now and then."""
+        """The terms of a step's loss, none if it was skipped, and the rate's factor; means are written now and then."""
         run = self._recipe.run
         self._progress.advance()
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._counts["steps"] = self._counts.get("steps", 0) + 1
+        self._num_summed += bool(terms)
         if finished % run.log_every and finished != run.steps:
             return
-        means = {name: value / self._counts["steps"] for name, value in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        means = {name: value / self._num_summed for name, value in self._sums.items()}
+        self._sums, self._num_summed = {}, 0
         figures = means | {
             "learning_rate": rate * self._recipe.optimizer.learning_rate,
             "samples_per_second": self._progress.speed(),
@@ -93,10 +93,26 @@ class RunRecord:
         )
         self._metrics.event(finished, "skipped step", f"loss {loss:.4g}; records: {', '.join(records)}")
 
-    def event(self, finished: int, kind: str, detail: str) -> None:
-        """Something else that happened."""
-        self.say(f"step {finished}: {kind}: {detail}")
-        self._metrics.event(finished, kind, detail)
+    def validated(self, finished: int) -> bool:
+        """Whether the figures after so many steps are there already, from before the run was resumed."""
+        path = self._output / "metrics.jsonl"
+        records = read_metrics(path) if path.exists() else []
+        return any(record["step"] == finished and "validation_seconds" in record for record in records)
+
+    def validation_figures(self, finished: int) -> dict[str, float]:
+        """What the validation after so many steps found, also before the run was resumed."""
+        prefix = "validation_"
+        records = [
+            record for record in read_metrics(self._output / "metrics.jsonl") if record["step"] == finished
+        ]
+        found = {
+            name: value for record in records for name, value in record.items() if name.startswith(prefix)
+        }
+        return {
+            name.removeprefix(prefix): value
+            for name, value in found.items()
+            if value is not None and name != "validation_seconds"
+        }
 
     def validation(self, finished: int, figures: dict[str, float]) -> None:
         """Held-out figures; the pictures are in `samples` already."""

@@ -5,6 +5,7 @@ Knows nothing of tables: it fills a folder of pictures, which is then a source l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from pixart_sigma.training.pipeline_folder import build_scheduler
 from pixart_sigma.training.recipe.sections import ClassImagesRecipe
 from pixart_sigma.training.tasks.transformer.models import Parts
 from pixart_sigma.weights.atomic import written_whole
+
+
+def class_images_folder(output: Path, recipe: ClassImagesRecipe, model: Path) -> Path:
+    """Where they are: another folder for another prompt, other settings or another model."""
+    digest = hashlib.blake2b(f"{recipe!r} {model}".encode(), digest_size=4).hexdigest()
+    return output / f"class-images-{digest}"
 
 
 def make_class_images(

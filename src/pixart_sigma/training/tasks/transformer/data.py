@@ -6,6 +6,7 @@ which they compute together.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pixart_sigma.resolution import nearest_bucket
 from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.recipe.sections import ClassImagesRecipe, SourceRecipe
-from pixart_sigma.training.tasks.transformer.class_images import make_class_images
+from pixart_sigma.training.tasks.transformer.class_images import class_images_folder, make_class_images
 from pixart_sigma.training.tasks.transformer.models import Parts
 from pixart_sigma.training.watching.progress import report_stage
 
@@ -85,10 +86,8 @@ def open_data(recipe: TransformerRecipe, parts: Parts, output: Path, processes: 
 
 def _name(source: SourceRecipe) -> str:
     if source.drawn is not None:
-        last = source.drawn.first_seed + source.drawn.num_scenes - 1
-        return f"drawn world, seeds {source.drawn.first_seed} to {last}"
-    place = source.folder or source.pixart or source.parquet or source.table
-    return f"{source.kind} {place.name}" if place is not None else source.kind
+        return f"drawn world, seeds {source.drawn.seeds[0]} to {source.drawn.seeds[-1]}"
+    return f"{source.kind} {source.place.name}" if source.place is not None else source.kind
 
 
 class _Tables:
@@ -129,6 +128,7 @@ class _Tables:
                 self._recipe.data.buckets,
                 share=self._share,
                 report=self._report(f"latents of {name}"),
+                skip=self._unreadable,
             )
         if self._text_encoder is not None:
             embeddings = add_embeddings(
@@ -142,7 +142,8 @@ class _Tables:
 
     def class_images(self, recipe: ClassImagesRecipe) -> Source:
         """DreamBooth's prior; the pictures are made first."""
-        folder = self._output / "class-images"
+        assert self._recipe.start is not None  # or the recipe would be invalid
+        folder = class_images_folder(self._output, recipe, self._recipe.start.model)
         if self._processes.first:
             prediction = self._recipe.objective.prediction_type
             make_class_images(recipe, prediction, self._parts, folder, self._report("class images"))
@@ -154,7 +155,14 @@ class _Tables:
         """Sources as one set of records."""
         data = self._recipe.data
         wanted = list(self._recipe.captions.mix)
-        return Dataset(sources, self.bucket_of, data.max_aspect, wanted, data.max_corrupt, data.workers)
+        return Dataset(
+            sources, self.bucket_of, data.max_aspect, wanted, data.max_corrupt, data.workers, self._unreadable
+        )
+
+    def _unreadable(self, key: str, reason: str) -> None:
+        """A list of the pictures that the tables have and that cannot be read."""
+        with (self._output / "unreadable.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
 
     def _table(self, source: SourceRecipe, name: str) -> Table:
         path = self._path(source, name)

@@ -5,7 +5,6 @@ Runs on the first process, on the CPU. Knows nothing of how the weights came abo
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,8 @@ def export_pipeline(
     """Write a folder in the layout of diffusers' pipeline; returns its size."""
     dtype = _DTYPES[recipe.export.dtype]
     transformer = build(parts.transformer.config, part_weights(weights, "transformer"), "this run").to(dtype)
-    text_model: Any = copy.deepcopy(parts.text_encoder.model).cpu()
-    if recipe.train_text_encoder:
-        text_model.load_state_dict(part_weights(weights, "text_encoder"))
+    learnt = part_weights(weights, "text_encoder")
+    text_model = _on_cpu(parts.text_encoder.model, learnt if recipe.train_text_encoder else None)
     write_pipeline(
         folder,
         transformer,
@@ -45,6 +43,16 @@ def export_pipeline(
     )
     write_model_card(folder, facts)
     return _size(folder)
+
+
+def _on_cpu(model: Any, weights: dict[str, Tensor] | None) -> Any:
+    """Another text encoder like this one, with these weights or its own; the one that is used is not moved."""
+    with torch.device("meta"):
+        copied = type(model)(model.config)
+    own = weights or {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    copied.load_state_dict(own, assign=True)
+    copied.tie_weights()
+    return copied
 
 
 def export_adapter(

@@ -13,10 +13,12 @@ import torch
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
 from pixart_sigma.errors import RecipeError, WeightsError
-from pixart_sigma.model import PixArtTransformer, TransformerConfig
+from pixart_sigma.model import PixArtTransformer
+from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.recipe.sections import ScratchRecipe, StartRecipe, check_buckets
-from pixart_sigma.training.surgery import Change, compression_of, operate
+from pixart_sigma.training.scratch import scratch_config
+from pixart_sigma.training.surgery import Change, operate
 from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
 from pixart_sigma.weights.transformer import build, load_transformer
 
@@ -86,20 +88,8 @@ def _from_scratch(recipe: TransformerRecipe, scratch: ScratchRecipe, text_dtype:
     autoencoder = Autoencoder.from_pretrained(scratch.autoencoder)
     text = TextEncoder.from_pretrained(scratch.text_encoder, text_dtype)
     channels = int(autoencoder.model.config.latent_channels)
+    config = scratch_config(scratch, channels, int(text.model.config.d_model))
     fresh = scratch.kv_compression
-    config = TransformerConfig(
-        num_layers=scratch.num_layers,
-        num_attention_heads=scratch.num_attention_heads,
-        attention_head_dim=scratch.attention_head_dim,
-        in_channels=channels,
-        out_channels=channels * (2 if scratch.learned_variance else 1),
-        patch_size=scratch.patch_size,
-        sample_size=scratch.sample_size,
-        caption_channels=int(text.model.config.d_model),
-        interpolation_scale=scratch.interpolation_scale,
-        qk_norm=scratch.qk_norm,
-        kv_compression=compression_of(fresh, scratch.num_layers) if fresh else None,
-    )
     transformer = PixArtTransformer(config)
     transformer.initialise_weights(
         fresh.init if fresh else "average", torch.Generator().manual_seed(recipe.run.seed)
@@ -151,6 +141,7 @@ def _check(recipe: TransformerRecipe, parts: Parts) -> None:
             parts.autoencoder.model.config.latent_channels,
             config.in_channels,
         ),
+        ("the autoencoder's pixels per latent", parts.autoencoder.latent_scale, LATENT_SCALE),
     )
     for name, found, wanted in expectations:
         if found != wanted:

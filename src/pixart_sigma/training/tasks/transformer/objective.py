@@ -32,6 +32,14 @@ class CaptionTokens:
     states: Tensor | None = None
     ids: Tensor | None = None
 
+    def take(self, rows: list[int]) -> CaptionTokens:
+        """Some of the captions, repeated ones too."""
+        return CaptionTokens(
+            mask=self.mask[rows],
+            states=None if self.states is None else self.states[rows],
+            ids=None if self.ids is None else self.ids[rows],
+        )
+
 
 @dataclass(frozen=True)
 class TransformerBatch:

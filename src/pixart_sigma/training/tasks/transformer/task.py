@@ -24,7 +24,7 @@ from pixart_sigma.data.dataset import Dataset, Example
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.diffusion.schedule import linear_schedule
 from pixart_sigma.pipeline.text_to_image import caption_text, seeded_noise
-from pixart_sigma.training.adapters import inject
+from pixart_sigma.training.adapters import check_adapters, inject
 from pixart_sigma.training.attention_kernel import attention_backends
 from pixart_sigma.training.latent_scaling import (
     choose_scaling,
@@ -33,9 +33,9 @@ from pixart_sigma.training.latent_scaling import (
 )
 from pixart_sigma.training.null_caption import null_caption_change, null_embedding, put_null_captions
 from pixart_sigma.training.parallel import Processes
+from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.recipe import TransformerRecipe
-from pixart_sigma.training.recipe.sections import StartRecipe
-from pixart_sigma.training.surgery import Change, summarise, write_surgery_log
+from pixart_sigma.training.surgery import summarise, write_surgery_log
 from pixart_sigma.training.tasks.transformer.data import RunData, open_data
 from pixart_sigma.training.tasks.transformer.draws import (
     SampleKeys,
@@ -76,30 +76,47 @@ class TransformerTask:
 
     def __init__(self, recipe: TransformerRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
-        self._device = processes.device
-        parts = load_parts(recipe, torch.float32 if self._device.type == "cpu" else torch.bfloat16)
-        parts.autoencoder.to(self._device).model.requires_grad_(False)
-        parts.text_encoder.to(self._device).model.requires_grad_(False)
+        self._device = device = processes.device
+        # bf16 halves T5-XXL; one that learns begins with the weights as they are.
+        rounded = device.type != "cpu" and not recipe.train_text_encoder
+        parts = load_parts(recipe, torch.bfloat16 if rounded else torch.float32)
+        if recipe.lora is not None:
+            check_adapters(parts.transformer, recipe.lora)
+        parts.autoencoder.to(device).model.requires_grad_(False)
+        parts.text_encoder.to(device).model.requires_grad_(False)
+        parts.transformer.to(device)
         self._parts: Parts = parts
-        self._data: RunData = open_data(recipe, parts, output, processes)
-        self._surgery: list[str] = []
-        self._figures: dict[str, float] = {}
-        if recipe.start is not None:
-            changes = [*parts.changes, *self._settle(recipe.start, output, processes)]
-            self._surgery = summarise(changes)
-            if processes.first:
-                write_surgery_log(changes, output / "surgery.jsonl")
+        with autocast(recipe.run, device):
+            self._data: RunData = open_data(recipe, parts, output, processes)
+            self._surgery = self._settle(output, processes)
+        self._schedule = linear_schedule().to(device)
         if recipe.lora is not None:
             inject(parts.transformer, recipe.lora, recipe.run.seed)
         text_model = parts.text_encoder.model if recipe.train_text_encoder else None
         if text_model is not None:
-            text_model.float().requires_grad_(True)
-        self._schedule = linear_schedule().to(self._device)
+            text_model.requires_grad_(True)
         self._objective = TransformerObjective(
-            parts.transformer.to(self._device), text_model, recipe.objective, self._schedule
+            parts.transformer.to(device), text_model, recipe.objective, self._schedule
         )
         self.model: nn.Module = self._objective
-        self._null = None if recipe.train_text_encoder else self._null_states()
+        self._null: Tensor | None = None
+        self._prompts: CaptionTokens | None = None
+        if text_model is None:
+            self._null = self._null_states()
+            with torch.no_grad():
+                self._prompts = self._encoded([*self._texts(), ""])
+            if recipe.data.embeddings == "cached":
+                parts.text_encoder.to("cpu")  # nothing else is left to encode
+
+    @property
+    def data_digest(self) -> str:
+        """Of the records and what is cached of them, and of the latents' scale."""
+        return f"{self._data.training.digest} {self._parts.autoencoder.scaling_factor!r}"
+
+    @property
+    def exports_average(self) -> bool:
+        """As the recipe says."""
+        return self._recipe.export.weights == "average"
 
     def notes(self) -> list[str]:
         """What was prepared: records, buckets, what was left out, what surgery did."""
@@ -152,30 +169,37 @@ class TransformerTask:
 
     def validate(self, step: int, folder: Path | None) -> dict[str, float]:
         """Held-out loss with the same captions, noise and timesteps every time; a grid of prompts and seeds."""
-        self._figures = self._held_out()
+        figures = self._held_out()
         pictures = self._pictures()
         if folder is not None:
             save_grid(pictures, _GRID_COLUMNS, folder / f"step-{step:08d}.png")
-        return self._figures
+        return figures
 
-    def export(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, float]:
+    def export(
+        self, folder: Path, weights: dict[str, Tensor], held_out: dict[str, float]
+    ) -> dict[str, float]:
         """A pipeline's folder, or an adapter's."""
         facts = model_facts(
-            folder.resolve().parent.name, self._recipe, self._parts, self._data, self._surgery, self._figures
+            folder.resolve().parent.name, self._recipe, self._parts, self._data, self._surgery, held_out
         )
         if self._recipe.lora is not None:
             return export_adapter(folder, weights, self._recipe, facts)
         return export_pipeline(folder, weights, self._recipe, self._parts, facts)
 
-    def _settle(self, start: StartRecipe, output: Path, processes: Processes) -> list[Change]:
-        """What surgery has to do outside of the transformer: the latents' scale, the null caption."""
-        changes = []
+    def _settle(self, output: Path, processes: Processes) -> list[str]:
+        """What surgery does outside of the transformer (the latents' scale, the null caption) → all of it in words."""
+        start = self._recipe.start
+        if start is None:
+            return []
+        changes = list(self._parts.changes)
         autoencoder = self._parts.autoencoder
         if start.vae is not None:
             statistics = estimate_latent_statistics(self._unscaled_latents())
             scaling, change = choose_scaling(
                 start.vae_scaling, autoencoder.scaling_factor, autoencoder.shift_factor, statistics
             )
+            # The first process's: the others may have measured with another rounding.
+            scaling, change = processes.gathered((scaling, change))[0]
             autoencoder.scaling_factor = scaling.scaling_factor
             changes.append(change)
             if processes.first:
@@ -183,11 +207,13 @@ class TransformerTask:
         if start.caption_length is not None:
             null = null_embedding(self._parts.text_encoder, start.caption_length)
             changes.append(null_caption_change(null))
-        return changes
+        if processes.first:
+            write_surgery_log(changes, output / "surgery.jsonl")
+        return summarise(changes)
 
     def _unscaled_latents(self) -> Iterator[Tensor]:
         data, autoencoder = self._data.training, self._parts.autoencoder
-        for record in range(min(_STATISTICS_IMAGES, len(data))):
+        for record in range(0, len(data), max(1, len(data) // _STATISTICS_IMAGES)):
             scaled = self._scaled_latents(data.examples([record], [0], data.shapes[record]))
             yield scaled / autoencoder.scaling_factor + autoencoder.shift_factor
 
@@ -212,8 +238,8 @@ class TransformerTask:
     @torch.no_grad()
     def _scaled_latents(self, examples: list[Example]) -> Tensor:
         autoencoder = self._parts.autoencoder
-        cached = [example.latents.float() for example in examples if example.latents is not None]
-        if cached:
+        if self._recipe.data.latents == "cached":
+            cached = [example.latents.float() for example in examples if example.latents is not None]
             unscaled = torch.stack(cached).to(self._device)
             return (unscaled - autoencoder.shift_factor) * autoencoder.scaling_factor
         pixels = np.stack([example.pixels for example in examples if example.pixels is not None])
@@ -224,8 +250,8 @@ class TransformerTask:
         if self._null is None:
             texts = ["" if drop else example.caption for example, drop in zip(examples, dropped, strict=True)]
             return self._tokens(texts)
-        cached = [example.embedding for example in examples if example.embedding is not None]
-        if cached:
+        if self._recipe.data.embeddings == "cached":
+            cached = [example.embedding for example in examples if example.embedding is not None]
             lengths = torch.tensor([len(embedding) for embedding in cached])
             states = torch.nn.utils.rnn.pad_sequence(cached, batch_first=True).to(self._device)
             mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self._device)
@@ -246,9 +272,12 @@ class TransformerTask:
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         return CaptionTokens(mask=mask.to(self._device), ids=ids.to(self._device))
 
-    def _prompts(self, texts: list[str]) -> CaptionTokens:
-        if self._null is None:
-            return self._tokens(texts)
+    def _texts(self) -> list[str]:
+        """The prompts of the validation grid."""
+        given = [caption_text(prompt) for prompt in self._recipe.samples.prompts]
+        return given or self._data.first_captions(_GRID_PROMPTS)
+
+    def _encoded(self, texts: list[str]) -> CaptionTokens:
         states, mask = self._parts.text_encoder.encode(texts)
         return CaptionTokens(mask=mask, states=states)
 
@@ -284,24 +313,23 @@ class TransformerTask:
     def _pictures(self) -> Tensor:
         """The validation grid (B, 3, H, W): prompt i with seed i."""
         settings, config = self._recipe.samples, self._parts.transformer.config
-        texts = [caption_text(prompt) for prompt in settings.prompts] or self._data.first_captions(
-            _GRID_PROMPTS
-        )
+        prompts = self._prompts or self._tokens([*self._texts(), ""])
         height, width = self._data.shape
         scale = self._parts.autoencoder.latent_scale
         shape = (config.in_channels, height // scale, width // scale)
         pictures = []
-        for first in range(0, len(texts), _GRID_COLUMNS):
-            some = texts[first : first + _GRID_COLUMNS]
-            generators = [torch.Generator().manual_seed(first + index) for index in range(len(some))]
+        num = len(prompts.mask) - 1
+        for first in range(0, num, _GRID_COLUMNS):
+            some = range(first, min(first + _GRID_COLUMNS, num))
+            generators = [torch.Generator().manual_seed(index) for index in some]
             options: dict[str, Tensor] = {}
             if config.micro_conditioning:
                 options["image_size"] = torch.tensor([[height, width]], device=self._device)
                 options["aspect_ratio"] = torch.tensor([[height / width]], device=self._device)
             latents = self._objective.sample(
                 seeded_noise(generators, shape).to(self._device),
-                self._prompts(some),
-                self._prompts([""] * len(some)),
+                prompts.take(list(some)),
+                prompts.take([num] * len(some)),
                 settings.num_steps,
                 settings.guidance_scale,
                 generator=generators,
