@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ from torch import Tensor
 
 from pixart_sigma.training.checkpoint import finished_checkpoints
 
+PATIENCE = 120.0
+"""Seconds that a run may take on a busy machine."""
 RUN: dict[str, Any] = {
     "kind": "transformer",
     "run.steps": 4,
@@ -74,6 +80,30 @@ def recipe_file(folder: Path, pictures: Path, settings: dict[str, Any]) -> str:
     path = folder / "recipe.toml"
     path.write_text(tomli_w.dumps(table), "utf-8")
     return str(path)
+
+
+def start_run(recipe: str, output: Path, world: int) -> list[subprocess.Popen[bytes]]:
+    """The command, once for each process, as torchrun would start it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    command = [sys.executable, "-m", "pixart_sigma", "train", recipe, "-o", str(output), "--resume"]
+    for rank in range(world):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        with (output.parent / f"{output.name}-{rank}.log").open("ab") as log:
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    return processes
+
+
+def finish_run(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+    return [process.wait(PATIENCE) for process in processes]
 
 
 def newest(output: Path) -> Path:

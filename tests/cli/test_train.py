@@ -144,7 +144,7 @@ def test_a_plan_is_printed_and_nothing_is_done(
         planned.append(arguments)
         return "two lines\nof a plan"
 
-    stand_in(monkeypatch, "pixart_sigma.training.plan.report", plan_recipe=plan_recipe)
+    stand_in(monkeypatch, "pixart_sigma.training.plan.recipe", plan_recipe=plan_recipe)
     options = ["--set", "run.steps=9", "--gpus", "16", "--gpu-type", "h100-80g", "--efficiency", "0.5"]
     assert run(["train", "pocket-256", "--plan", *options]) == 0
     assert run(["train", "pocket-256", "--plan"]) == 0

@@ -3,19 +3,16 @@
 Real runs in processes of their own, as users start them.
 """
 
-import os
 import random
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tiny_run import FRESH, recipe_file, stored, write_pictures
+from tiny_run import FRESH, PATIENCE, finish_run, recipe_file, start_run, stored, write_pictures
 
 STEPS = 40
 SETTINGS = FRESH | {
@@ -25,31 +22,6 @@ SETTINGS = FRESH | {
     "optimizer.kind": "came",
     "run.accumulate": 2,
 }
-PATIENCE = 120.0
-
-
-def start(recipe: str, output: Path, world: int) -> list[subprocess.Popen[bytes]]:
-    """The command, once for each process, as torchrun would start it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = []
-    command = [sys.executable, "-m", "pixart_sigma", "train", recipe, "-o", str(output), "--resume"]
-    for rank in range(world):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(world),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        with (output.parent / f"{output.name}-{rank}.log").open("ab") as log:
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    return processes
-
-
-def finish(processes: list[subprocess.Popen[bytes]]) -> list[int]:
-    return [process.wait(PATIENCE) for process in processes]
 
 
 def num_lines(output: Path) -> int:
@@ -75,11 +47,11 @@ def check_kills(tiny: Path, folder: Path, world: int, strategy: str, kills: int)
     encoders = {"scratch.autoencoder": str(tiny), "scratch.text_encoder": str(tiny)}
     recipe = recipe_file(folder, pictures, SETTINGS | encoders | {"parallel.strategy": strategy})
     whole, killed = folder / "whole", folder / "killed"
-    assert finish(start(recipe, whole, world)) == [0] * world, (folder / "whole-0.log").read_text()
+    assert finish_run(start_run(recipe, whole, world)) == [0] * world, (folder / "whole-0.log").read_text()
     chance = random.Random(f"{world} {kills}")
     for _ in range(kills):
-        kill_somewhere(start(recipe, killed, world), killed, chance)
-    assert finish(start(recipe, killed, world)) == [0] * world, (folder / "killed-0.log").read_text()
+        kill_somewhere(start_run(recipe, killed, world), killed, chance)
+    assert finish_run(start_run(recipe, killed, world)) == [0] * world, (folder / "killed-0.log").read_text()
     expected, found = stored(whole), stored(killed)
     assert f"step {STEPS}" in (folder / "whole-0.log").read_text()
     assert expected.keys() == found.keys()
@@ -106,14 +78,14 @@ def test_sigterm_leaves_a_complete_checkpoint_within_seconds(tiny_folder: Path, 
     endless = {"run.steps": 100_000, "run.checkpoint_every": 100_000, "run.validate_every": 100_000}
     recipe = recipe_file(tmp_path, pictures, SETTINGS | encoders | endless)
     output = tmp_path / "out"
-    processes = start(recipe, output, 2)
+    processes = start_run(recipe, output, 2)
     waited = time.monotonic() + PATIENCE
     while num_lines(output) < 3 and time.monotonic() < waited:
         time.sleep(0.05)
     # The second process alone: the first must hear of it.
     began = time.monotonic()
     processes[1].send_signal(signal.SIGTERM)
-    assert finish(processes) == [143, 143], (tmp_path / "out-0.log").read_text()
+    assert finish_run(processes) == [143, 143], (tmp_path / "out-0.log").read_text()
     assert time.monotonic() - began < 20
     (checkpoint,) = (output / "checkpoints").iterdir()
     assert checkpoint.name.startswith("step-")

@@ -2,10 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_pipeline import tiny_folder
 from tiny_run import write_pictures
-
-__all__ = ["tiny_folder"]
 
 
 @pytest.fixture(scope="session")

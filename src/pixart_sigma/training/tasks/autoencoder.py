@@ -11,7 +11,6 @@ per channel, which is the mean change. Knows nothing of captions or diffusion.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool, world_fingerprint
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.pipeline.text_to_image import to_uint8
 from pixart_sigma.training.draws import keyed_generator
@@ -32,6 +31,7 @@ from pixart_sigma.training.recipe.sections import (
     AutoencoderRecipe,
 )
 from pixart_sigma.training.tasks.parts import part_weights
+from pixart_sigma.training.tasks.small import SmallTask
 from pixart_sigma.training.watching.pictures import save_grid
 from pixart_sigma.training.watching.progress import report_stage
 
@@ -101,11 +101,8 @@ def _mean(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
-class AutoencoderTask:
+class AutoencoderTask(SmallTask):
     """Random crops of scenes drawn at several sizes."""
-
-    methods = ()
-    exports_average = True
 
     def __init__(self, recipe: AutoencoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
@@ -126,19 +123,6 @@ class AutoencoderTask:
                 for size in recipe.image_sizes
             }
 
-    @property
-    def data_digest(self) -> str:
-        """Everything is drawn from seeds of the recipe."""
-        return world_fingerprint(0)
-
-    def notes(self) -> list[str]:
-        """None: crops are drawn from one pool."""
-        return []
-
-    def blocks(self) -> list[nn.Module]:
-        """None: compiling makes the autoencoder slower (docs/log.md), and it is too small to be sharded."""
-        return []
-
     def load(self, step: int, part: range) -> tuple[NDArray[np.uint8], Tensor]:
         """The crops and the posterior's noise."""
         run = self._recipe.run
@@ -153,10 +137,6 @@ class AutoencoderTask:
         """On the device."""
         crops, noise = loaded
         return Crops(to_pixels(crops, self._device), noise.to(self._device), share)
-
-    def kernels(self, batch: object) -> AbstractContextManager[None]:
-        """torch's own choice."""
-        return nullcontext()
 
     def record_ids(self, step: int, part: range) -> list[str]:
         """Crops are keyed by the step and their position."""

@@ -8,7 +8,6 @@ This is only a start: the encoder goes on learning with the transformer in the b
 from __future__ import annotations
 
 import string
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, world_fingerprint
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED
 from pixart_sigma.training.draws import batch_indices, keyed_generator
 from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe.sections import TextEncoderModelRecipe, TextEncoderRecipe
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.parts import part_weights
+from pixart_sigma.training.tasks.small import SmallTask
 from pixart_sigma.world import dense_caption, sample_scene, short_caption
 
 # T5 has no mask piece; its first sentinel stands for whatever is hidden.
@@ -120,11 +120,8 @@ class MaskedPieces(nn.Module):
         return {"loss": loss, "accuracy": (weight * (logits.argmax(-1) == wanted)).sum()}
 
 
-class TextEncoderTask:
+class TextEncoderTask(SmallTask):
     """Masked-piece prediction over short and dense captions of drawn scenes."""
-
-    methods = ()
-    exports_average = True
 
     def __init__(self, recipe: TextEncoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
@@ -140,19 +137,6 @@ class TextEncoderTask:
         self.model: nn.Module = MaskedPieces(model)
         self._mask_id = int(self._tokenizer.convert_tokens_to_ids(MASK))
 
-    @property
-    def data_digest(self) -> str:
-        """Everything is drawn from seeds of the recipe."""
-        return world_fingerprint(0)
-
-    def notes(self) -> list[str]:
-        """None: every caption is used."""
-        return []
-
-    def blocks(self) -> list[nn.Module]:
-        """None: lengths vary and the model is tiny, so nothing is worth compiling or sharding."""
-        return []
-
     def load(self, step: int, part: range) -> tuple[Tensor, Tensor, Tensor]:
         """ids, mask and which pieces are hidden, of the batch of `step`."""
         run = self._recipe.run
@@ -165,10 +149,6 @@ class TextEncoderTask:
         """On the device."""
         ids, mask, hidden = (tensor.to(self._device) for tensor in loaded)
         return HiddenPieces(ids, ids.masked_fill(hidden, self._mask_id), mask, hidden, share)
-
-    def kernels(self, batch: object) -> AbstractContextManager[None]:
-        """torch's own choice."""
-        return nullcontext()
 
     def record_ids(self, step: int, part: range) -> list[str]:
         """Captions are known by their place among those of the scenes."""
