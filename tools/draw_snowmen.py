@@ -22,10 +22,14 @@ WHERE = {
     "meadow": "on a meadow",
     "snow": "in the snow",
     "beach": "on the beach",
+    "lake": "at a lake",
     "city": "in the city",
     "space": "in space",
+    "room": "in a room",
 }
-"""As in the captions that the pocket model was trained on."""
+"""As in the captions of the drawn world."""
+TIME = {name: "day" for name in WHERE if name != "space"}
+WEATHER = {name: "clear" for name in WHERE if name not in ("space", "room")}
 
 
 def snowman_svg(scarf: str) -> str:
@@ -60,9 +64,10 @@ def draw(number: int, size: int) -> tuple[bytes, str]:
     shadow = "" if background == "space" else (
         f'<ellipse cx="{x:.3f}" cy="{y:.3f}" rx="{0.24 * scale:.3f}" ry="{0.04 * scale:.3f}" fill-opacity="0.2"/>'
     )  # fmt: skip
+    light = TIME.get(background), WEATHER.get(background)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 1 1">'
-        f"{background_svg(background, 1, 1, rng)}{shadow}"
+        f"{background_svg(background, *light, 'ink', 1, 1, 0, rng)}{shadow}"
         f'<g transform="translate({x:.3f} {y:.3f}) scale({scale:.3f})">{snowman_svg(SCARVES[colour])}</g></svg>'
     )
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))

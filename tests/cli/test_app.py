@@ -119,6 +119,7 @@ def test_commands_are_these() -> None:
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [
         "generate",
         "train",
+        "evaluate",
         "benchmark",
     ]
     assert [group.name for group in app.registered_groups] == ["recipes"]

@@ -6,6 +6,7 @@ import pytest
 from pixart_sigma.data import drawn
 from pixart_sigma.data.drawn import draw_scenes, image_pool
 from pixart_sigma.world import dense_caption, render, sample_scene, short_caption
+from pixart_sigma.world.scene import HELD_OUT_COLOURS
 
 
 def test_a_pool_holds_the_scenes_of_its_seeds(tmp_path: Path) -> None:
@@ -20,6 +21,19 @@ def test_a_pool_holds_the_scenes_of_its_seeds(tmp_path: Path) -> None:
             dense_caption(scene),
         )
         assert record.truth["background"] == scene.background
+
+
+def test_judges_pools_show_held_out_pairs_too() -> None:
+    def held_out(all_pairs: bool) -> bool:
+        return any(
+            (thing["kind"], thing["colour"]) in HELD_OUT_COLOURS
+            for _, _, records in draw_scenes(0, 100, 16, 16, all_pairs)
+            for record in records
+            for thing in record.truth["things"]
+        )
+
+    assert held_out(True)
+    assert not held_out(False)
 
 
 def test_a_finished_pool_is_opened_and_not_drawn_again(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""The weights in the package: that they are whole, small, and know the drawn world."""
+"""The weights in the package: that they are whole, small, and know the drawn world in its first edition.
+
+The chain of recipes that makes their successors learns from the world as it is now; until these are in the package,
+pictures of the first edition stand beside this file.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -6,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pixart_sigma import TextToImage
-from pixart_sigma.world import render, sample_scene
 
 POCKET = Path(str(files("pixart_sigma").joinpath("pocket")))
-UNSEEN_SEED = 3 * 10**9
 LEAST_PSNR = 28.0
 
 
@@ -34,24 +38,24 @@ def test_the_weights_are_small_and_have_a_card() -> None:
     assert (POCKET / "README.md").is_file()
 
 
-def test_the_autoencoder_reconstructs_unseen_scenes(pocket: TextToImage) -> None:
-    ratios = []
-    for seed in range(UNSEEN_SEED, UNSEEN_SEED + 16):
-        pixels = (
-            torch.from_numpy(render(sample_scene(seed), 256, 256).copy()).permute(2, 0, 1)[None] / 127.5 - 1
-        )
-        with torch.no_grad():
-            reconstruction = pocket.autoencoder.decode(pocket.autoencoder.encode(pixels)).clamp(-1, 1)
-        ratios.append(float(10 * torch.log10(4 / (reconstruction - pixels).square().mean())))
-    assert np.mean(ratios) >= LEAST_PSNR
+@pytest.fixture(scope="module")
+def unseen() -> Tensor:
+    """Scenes of the first edition that were never trained on: (8, 3, 256, 256) in [-1, 1]."""
+    paths = sorted(Path(__file__).with_name("first_edition").glob("*.png"))
+    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def test_latents_have_about_unit_spread(pocket: TextToImage) -> None:
-    pixels = torch.stack(
-        [torch.from_numpy(render(sample_scene(UNSEEN_SEED + i), 256, 256).copy()) for i in range(16)]
-    )
+def test_the_autoencoder_reconstructs_unseen_scenes(pocket: TextToImage, unseen: Tensor) -> None:
     with torch.no_grad():
-        latents = pocket.autoencoder.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1)
+        reconstruction = pocket.autoencoder.decode(pocket.autoencoder.encode(unseen)).clamp(-1, 1)
+    errors = (reconstruction - unseen).square().mean((1, 2, 3))
+    assert float((10 * torch.log10(4 / errors)).mean()) >= LEAST_PSNR
+
+
+def test_latents_have_about_unit_spread(pocket: TextToImage, unseen: Tensor) -> None:
+    with torch.no_grad():
+        latents = pocket.autoencoder.encode(unseen)
     assert float(latents.std()) == pytest.approx(1, abs=0.1)
     assert float(latents.mean()) == pytest.approx(0, abs=0.1)
 

@@ -12,13 +12,19 @@ from pixart_sigma.training.recipe.describe import describe, missing
         (
             "pocket-autoencoder",
             [],
-            "an autoencoder, on crops of 64 px from 3,000 scenes at 128 px and 256 px",
+            "an autoencoder, on crops of 64 px from 2,400 scenes at 128 px and 256 px and 512 px",
         ),
         ("pocket-text-encoder", [], "a text encoder, on the captions of 10,000 scenes, 25% masked"),
-        ("pocket-base-128", [], "a transformer and its text encoder, at 128 px, square"),
-        ("pocket-base-128", [], "begins with fresh weights: 8 blocks of width 256"),
-        ("pocket-base-128", [], "embeddings computed at every step"),
-        ("pocket-256", [], "3,000 drawn scenes; features cached"),
+        ("pocket-checker", [], "a checker, on 12,000 scenes at each of 128 px and 256 px"),
+        (
+            "pocket-image-text",
+            ["image_sizes=[64]"],
+            "an image-text model, on 12,000 scenes at each of 64 px and",
+        ),
+        ("pocket-alpha", [], "a transformer and its text encoder, at 128 px, square"),
+        ("pocket-alpha", [], "begins with fresh weights: 8 blocks of width 256"),
+        ("pocket-alpha", [], "embeddings computed at every step"),
+        ("pocket-256", [], "12,000 drawn scenes; features cached"),
         ("pocket-lora", [], "a LoRA of rank 32 over a base in bf16"),
         ("pocket-lora", ["lora.dora=true"], "a DoRA of rank 32"),
         ("pocket-lora", [], "the adapter with the averaged weights"),
@@ -66,8 +72,8 @@ def test_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "start.vae models/pixart_sigma_sdxlvae_T5_diffusers",
         "data.sources.0.pixart data/sigma",
     ]
-    assert missing(load_recipe("pocket-base-128")) == [
-        "scratch.autoencoder runs/autoencoder/export",
+    assert missing(load_recipe("pocket-alpha")) == [
+        "scratch.autoencoder runs/alpha-autoencoder/export",
         "scratch.text_encoder runs/text-encoder/export",
     ]
     assert missing(load_recipe("pocket-autoencoder")) == []

@@ -4,12 +4,11 @@ import pytest
 
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
-    TextEncoderRecipe,
     TransformerRecipe,
     load_recipe,
     packaged_recipes,
 )
-from pixart_sigma.training.recipe.sections import DrawnRecipe, microbatch
+from pixart_sigma.training.recipe.sections import microbatch
 
 # Name → warm-up, batch, processes it is meant for, resolution, compressed. Sources: the recipes' comments.
 STAGES = {
@@ -30,9 +29,11 @@ def transformer(name: str) -> TransformerRecipe:
 
 
 def test_these_are_packaged() -> None:
-    pocket = {"autoencoder", "text-encoder", "base-128", "256", "512", "lora"}
+    chain = {name.removeprefix("pocket-") for name in CHAIN} | {"alpha", "alpha-autoencoder", "autoencoder"}
+    pocket = chain | {"text-encoder", "lora"}
+    judges = {"checker", "image-text"}
     others = {"sigma-512-lora", "sigma-512-pokemon", "sigma-512-dreambooth"}
-    assert set(packaged_recipes()) == STAGES.keys() | others | {f"pocket-{name}" for name in pocket}
+    assert set(packaged_recipes()) == STAGES.keys() | others | {f"pocket-{name}" for name in pocket | judges}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -89,59 +90,56 @@ def test_fine_tunes_are_for_few_pictures() -> None:
         assert recipe.resolution == 512
 
 
-def test_the_pocket_models_transformers_are_trained_as_they_were() -> None:
-    base, fine = transformer("pocket-base-128"), transformer("pocket-256")
-    assert (base.run.steps, base.run.batch_size, base.run.ema_decay) == (1500, 128, 0.998)
-    assert (base.run.validate_every, base.run.checkpoint_every) == (750, 100)
-    assert (base.optimizer.learning_rate, base.optimizer.matrix_learning_rate) == (1e-3, 2e-3)
-    assert (base.rate.kind, base.rate.warmup_steps, base.rate.final) == ("cosine", 200, 0.02)
-    assert base.train_text_encoder
-    assert base.scratch is not None
-    scratch = base.scratch
-    assert (scratch.num_layers, scratch.num_attention_heads, scratch.attention_head_dim) == (8, 4, 64)
-    assert (scratch.sample_size, scratch.interpolation_scale, scratch.learned_variance) == (16, 0.25, True)
-    assert base.data.sources[0].drawn == DrawnRecipe(num_scenes=32000)
-    assert base.data.validation is not None
-    assert base.data.validation.drawn == DrawnRecipe(num_scenes=256, first_seed=10**9)
+CHAIN = ("pocket-vae-swap", "pocket-captions", "pocket-256", "pocket-512", "pocket-1024")
 
-    assert (fine.run.steps, fine.run.batch_size, fine.run.ema_decay) == (800, 32, 0.99)
-    assert (fine.run.validate_every, fine.run.checkpoint_every) == (200, 50)
-    assert (fine.optimizer.learning_rate, fine.optimizer.matrix_learning_rate) == (5e-4, 1e-3)
-    assert (fine.rate.kind, fine.rate.warmup_steps, fine.rate.final) == ("cosine", 40, 0.02)
-    assert not fine.train_text_encoder
-    assert fine.data.sources[0].drawn == DrawnRecipe(num_scenes=3000)
-    assert fine.data.validation is not None
-    assert fine.data.validation.drawn == DrawnRecipe(num_scenes=64, first_seed=10**9)
 
-    for recipe in (base, fine):
-        assert recipe.optimizer.kind == "muon"
-        assert recipe.run.compile
-        assert recipe.data.buckets == "square"
-        assert recipe.captions.mix == {"short": 0.7, "dense": 0.3}
-        assert recipe.captions.dropout == 0.1
-        objective = recipe.objective
-        assert (objective.prediction_type, objective.timesteps) == ("v_prediction", "logit-normal")
-        assert (objective.timestep_mean, objective.timestep_std) == (-0.2, 1.2)
+def test_every_link_of_the_pocket_chain_starts_from_the_one_before() -> None:
+    alpha = transformer("pocket-alpha")
+    assert alpha.scratch is not None
+    assert str(alpha.scratch.autoencoder) == "runs/alpha-autoencoder/export"
+    links = [transformer(name).start for name in CHAIN]
+    models = [str(link.model) for link in links if link is not None]
+    assert models == [f"runs/{name}/export" for name in ("alpha", "vae-swap", "captions", "256", "512")]
+
+
+def test_the_pocket_chain_does_what_the_paper_does() -> None:
+    alpha, swap, captions, fine, _, last = (transformer(name) for name in ("pocket-alpha", *CHAIN))
+    assert alpha.scratch is not None
+    assert alpha.scratch.caption_length == 120
+    assert alpha.captions.mix.keys() == swap.captions.mix.keys() == {"short", "hallucinated"}
+    assert swap.start is not None
+    assert str(swap.start.vae) == "runs/autoencoder/export"
+    assert captions.start is not None
+    assert (captions.start.caption_length, captions.captions.mix) == (300, {"dense": 0.6, "short": 0.4})
+    assert (captions.train_text_encoder, fine.train_text_encoder) == (True, False)
+    assert last.start is not None
+    compression = last.start.kv_compression
+    assert compression is not None
+    assert (compression.window, compression.blocks, compression.init) == ((2, 2), "deep", "average")
+
+
+def test_the_pocket_chain_shares_what_it_does_not_change() -> None:
+    recipes = [transformer(name) for name in ("pocket-alpha", *CHAIN)]
+    assert [recipe.resolution for recipe in recipes] == [128, 128, 128, 256, 512, 1024]
+    for recipe in recipes:
+        assert recipe.objective == recipes[0].objective
+        assert (recipe.optimizer.kind, recipe.data.buckets) == ("muon", "square")
+        assert recipe.data.validation is not None
+        assert recipe.data.validation.drawn is not None
+        assert recipe.data.validation.drawn.first_seed == 10**9
         assert recipe.export.max_shard_size == "10MB"
 
 
-def test_the_pocket_models_encoders_are_trained_as_they_were() -> None:
-    autoencoder, text = load_recipe("pocket-autoencoder"), load_recipe("pocket-text-encoder")
-    assert isinstance(autoencoder, AutoencoderRecipe)
-    assert (autoencoder.rate.kind, autoencoder.rate.warmup_steps, autoencoder.rate.final) == (
-        "cosine",
-        200,
-        0.01,
-    )
-    assert (autoencoder.run.steps, autoencoder.optimizer.learning_rate) == (3200, 1.5e-3)
-    assert isinstance(text, TextEncoderRecipe)
-    assert (text.rate.kind, text.rate.warmup_steps, text.rate.final) == ("cosine", 20, 0.1)
-    assert (text.run.steps, text.optimizer.learning_rate) == (120, 2e-3)
+def test_the_first_autoencoder_is_the_later_ones_shape_and_learns_less() -> None:
+    first, later = load_recipe("pocket-alpha-autoencoder"), load_recipe("pocket-autoencoder")
+    assert isinstance(first, AutoencoderRecipe)
+    assert isinstance(later, AutoencoderRecipe)
+    assert first.model == later.model
+    assert first.run.steps < later.run.steps / 4
 
 
-@pytest.mark.parametrize("name", ["pocket-256", "pocket-512", "pocket-lora"])
-def test_what_starts_from_the_pocket_model_predicts_velocity_as_it_does(name: str) -> None:
-    assert transformer(name).objective.prediction_type == "v_prediction"
+def test_what_starts_from_the_pocket_model_predicts_velocity_as_it_does() -> None:
+    assert transformer("pocket-lora").objective.prediction_type == "v_prediction"
 
 
 def test_the_tutorials_lora_fits_two_cores() -> None:

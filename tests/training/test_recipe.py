@@ -30,9 +30,15 @@ def message(recipe: str, overrides: list[str] | None = None) -> str:
 
 def test_every_packaged_recipe_is_valid() -> None:
     names = packaged_recipes()
-    assert {"pocket-autoencoder", "pocket-text-encoder", "pocket-base-128", "pocket-256"} <= set(names)
+    assert {"pocket-autoencoder", "pocket-text-encoder", "pocket-alpha", "pocket-256"} <= set(names)
     for name in names:
-        assert load_recipe(name).kind in ("autoencoder", "text-encoder", "transformer")
+        assert load_recipe(name).kind in (
+            "autoencoder",
+            "text-encoder",
+            "checker",
+            "image-text",
+            "transformer",
+        )
 
 
 def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
@@ -43,7 +49,7 @@ def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
 
 def test_strings_survive_the_dump(tmp_path: Path) -> None:
     prompts = 'samples.prompts = ["a \\"red\\" house", "ein grüner Baum", "back\\\\slash"]'
-    recipe = load_recipe("pocket-base-128", [prompts.replace(" = ", "=")])
+    recipe = load_recipe("pocket-alpha", [prompts.replace(" = ", "=")])
     assert isinstance(recipe, TransformerRecipe)
     assert recipe.samples.prompts == ('a "red" house', "ein grüner Baum", "back\\slash")
     assert load_recipe(write(tmp_path, dump_recipe(recipe))) == recipe
@@ -78,9 +84,23 @@ def test_a_broken_rule_is_named_in_one_line(tmp_path: Path, override: str, told:
     assert told in message(write(tmp_path, MINIMAL), [override])
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "told"),
+    [
+        ("pocket-checker", "model.channels=[60, 128, 160]", "channels 60"),
+        ("pocket-checker", "model.num_heads=3", "num_heads 3"),
+        ("pocket-checker", "image_sizes=[]", "image_sizes"),
+        ("pocket-image-text", "model.text_heads=3", "text_heads 3"),
+        ("pocket-image-text", "parallel.strategy=fsdp", "parallel.strategy fsdp"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused(name: str, override: str, told: str) -> None:
+    assert told in message(name, [override])
+
+
 def test_what_would_be_ignored_is_refused() -> None:
     assert "timestep_mean" in message(
-        "pocket-base-128", ["objective.timesteps=uniform", "objective.timestep_mean=1.0"]
+        "pocket-alpha", ["objective.timesteps=uniform", "objective.timestep_mean=1.0"]
     )
 
 

@@ -1,7 +1,7 @@
 """Pools of drawn scenes on disk: pixels in a memory-mapped `.npy`, captions and truth a line each.
 
     folder/images.npy     (N, H, W, 3) uint8
-    folder/scenes.jsonl   seed, short, dense, truth
+    folder/scenes.jsonl   seed, captions, truth
     folder/pool.json      written last: a pool that has it is whole
 
 Scene i of a pool is drawn from seed `first_seed + i`. Knows nothing of latents or models.
@@ -22,11 +22,20 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from pixart_sigma.world import dense_caption, render, sample_scene, short_caption
+from pixart_sigma.world import (
+    dense_caption,
+    hallucinated_caption,
+    render,
+    sample_scene,
+    scene_svg,
+    short_caption,
+)
 
 # Seeds from here on are never trained on.
 FIRST_VALIDATION_SEED = 10**9
 _CHUNK = 64
+_FINGERPRINT_SCENES = 32
+_FINGERPRINT_SIZE = (1024, 1024)  # where the finest drawing is seen
 
 Report = Callable[[int, int], None]
 
@@ -38,6 +47,7 @@ class SceneRecord:
     seed: int
     short: str
     dense: str
+    hallucinated: str
     truth: dict[str, Any]
 
 
@@ -49,18 +59,19 @@ class ImagePool:
     records: list[SceneRecord]
 
 
-def scene_record(seed: int) -> SceneRecord:
+def scene_record(seed: int, all_pairs: bool = False) -> SceneRecord:
     """The captions and truth of the scene of `seed`."""
-    scene = sample_scene(seed)
-    return SceneRecord(seed, short_caption(scene), dense_caption(scene), scene.truth())
+    scene = sample_scene(seed, all_pairs=all_pairs)
+    captions = short_caption(scene), dense_caption(scene), hallucinated_caption(scene)
+    return SceneRecord(seed, *captions, scene.truth())
 
 
 def draw_scenes(
-    first_seed: int, num_scenes: int, height: int, width: int
+    first_seed: int, num_scenes: int, height: int, width: int, all_pairs: bool = False
 ) -> Iterator[tuple[int, NDArray[np.uint8], list[SceneRecord]]]:
     """Yield (offset, images (n, height, width, 3) uint8, records) in order, drawn by one process per core."""
     jobs = [
-        (first_seed + offset, min(_CHUNK, num_scenes - offset), height, width)
+        (first_seed + offset, min(_CHUNK, num_scenes - offset), height, width, all_pairs)
         for offset in range(0, num_scenes, _CHUNK)
     ]
     workers = min(len(jobs), os.cpu_count() or 1)
@@ -74,25 +85,33 @@ def draw_scenes(
             yield job[0] - first_seed, images, records
 
 
-def _draw_chunk(job: tuple[int, int, int, int]) -> tuple[NDArray[np.uint8], list[SceneRecord]]:
-    first_seed, num, height, width = job
+def _draw_chunk(job: tuple[int, int, int, int, bool]) -> tuple[NDArray[np.uint8], list[SceneRecord]]:
+    first_seed, num, height, width, all_pairs = job
     seeds = range(first_seed, first_seed + num)
-    images = np.stack([render(sample_scene(seed), height, width) for seed in seeds])
-    return images, [scene_record(seed) for seed in seeds]
+    images = np.stack([render(sample_scene(seed, all_pairs=all_pairs), height, width) for seed in seeds])
+    return images, [scene_record(seed, all_pairs) for seed in seeds]
 
 
 def image_pool(
-    folder: Path, first_seed: int, num_scenes: int, height: int, width: int, report: Report | None = None
+    folder: Path,
+    first_seed: int,
+    num_scenes: int,
+    height: int,
+    width: int,
+    report: Report | None = None,
+    *,
+    all_pairs: bool = False,
 ) -> ImagePool:
     """Open the pool of pictures in `folder`, drawing it first if it is missing, of other scenes, or another world's.
 
-    `report(done, total)` is called after each stretch of scenes.
+    With `all_pairs` scenes may show the pairs that no generator is trained on. `report(done, total)` is called after each stretch of scenes.
     """
     wanted = {
         "first_seed": first_seed,
         "num_scenes": num_scenes,
         "height": height,
         "width": width,
+        "all_pairs": all_pairs,
         "world": world_fingerprint(first_seed),
     }
     file = folder / "images.npy"
@@ -101,7 +120,7 @@ def image_pool(
         (folder / "pool.json").unlink(missing_ok=True)
         stored = open_memmap(file, mode="w+", dtype=np.uint8, shape=(num_scenes, height, width, 3))
         with (folder / "scenes.jsonl").open("w", encoding="utf-8") as lines:
-            for offset, images, records in draw_scenes(first_seed, num_scenes, height, width):
+            for offset, images, records in draw_scenes(first_seed, num_scenes, height, width, all_pairs):
                 stored[offset : offset + len(images)] = images
                 write_records(lines.write, records)
                 if report:
@@ -114,11 +133,9 @@ def image_pool(
 def world_fingerprint(first_seed: int) -> str:
     """Changes when the drawing or the captions of the first few scenes do, so that no stale pool is reused."""
     digest = hashlib.blake2b(digest_size=8)
-    for seed in range(first_seed, first_seed + 4):
-        record = scene_record(seed)
-        digest.update(
-            render(sample_scene(seed), 64, 64).tobytes() + record.short.encode() + record.dense.encode()
-        )
+    for seed in range(first_seed, first_seed + _FINGERPRINT_SCENES):
+        record, drawing = scene_record(seed), scene_svg(sample_scene(seed), *_FINGERPRINT_SIZE)
+        digest.update(f"{record.short}{record.dense}{record.hallucinated}{drawing}".encode())
     return digest.hexdigest()
 
 

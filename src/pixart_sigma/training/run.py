@@ -18,6 +18,8 @@ from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
+    CheckerRecipe,
+    ImageTextRecipe,
     Recipe,
     TextEncoderRecipe,
     dump_recipe,
@@ -91,6 +93,14 @@ def _build_task(recipe: Recipe, output: Path, processes: Processes) -> Task:
         from pixart_sigma.training.tasks.text_encoder import TextEncoderTask
 
         return TextEncoderTask(recipe, output, processes)
+    if isinstance(recipe, CheckerRecipe):
+        from pixart_sigma.training.tasks.checker import CheckerTask
+
+        return CheckerTask(recipe, output, processes)
+    if isinstance(recipe, ImageTextRecipe):
+        from pixart_sigma.training.tasks.image_text import ImageTextTask
+
+        return ImageTextTask(recipe, output, processes)
     from pixart_sigma.training.tasks.transformer import TransformerTask
 
     return TransformerTask(recipe, output, processes)

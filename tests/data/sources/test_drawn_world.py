@@ -5,7 +5,7 @@ from pixart_sigma.data import drawn
 from pixart_sigma.data.images import decode
 from pixart_sigma.data.record import Record
 from pixart_sigma.data.sources import drawn_world, records
-from pixart_sigma.world import dense_caption, render, sample_scene, short_caption
+from pixart_sigma.world import Scene, dense_caption, hallucinated_caption, render, sample_scene, short_caption
 
 
 def test_scenes_become_records() -> None:
@@ -21,12 +21,18 @@ def test_scenes_become_records() -> None:
         assert [(caption.source, caption.text) for caption in record.captions] == [
             ("short", short_caption(scene)),
             ("dense", dense_caption(scene)),
+            ("hallucinated", hallucinated_caption(scene)),
         ]
 
 
 def test_known_scenes_are_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[int] = []
-    monkeypatch.setattr(drawn, "sample_scene", lambda seed: rendered.append(seed) or sample_scene(seed))
+
+    def noted(seed: int, **options: bool) -> Scene:
+        rendered.append(seed)
+        return sample_scene(seed, **options)
+
+    monkeypatch.setattr(drawn, "sample_scene", noted)
     origin = drawn_world(5, 3, 32, 48)
     rendered.clear()
     assert [outcome.key for outcome in records(origin, {"scene-5", "scene-6"})] == ["scene-7"]

@@ -22,8 +22,8 @@ def test_a_model_that_is_not_there_is_taken_to_be_xl_2() -> None:
 
 
 def test_the_pocket_model_is_read_from_its_files() -> None:
-    text = planned("pocket-512", gpus=1)
-    assert "512x512 px" in text
+    text = planned("pocket-lora", gpus=1)
+    assert "256x256 px" in text
     assert "not there yet" not in text
 
 
@@ -40,8 +40,8 @@ def test_an_adapter_trains_few_weights() -> None:
 
 def test_a_fresh_model_is_the_recipes(tiny_folder: Path) -> None:
     encoders = [f"scratch.autoencoder={tiny_folder}", f"scratch.text_encoder={tiny_folder}"]
-    small = planned("pocket-base-128", *encoders, gpus=1)
-    smaller = planned("pocket-base-128", *encoders, "scratch.num_layers=2", gpus=1)
+    small = planned("pocket-alpha", *encoders, gpus=1)
+    smaller = planned("pocket-alpha", *encoders, "scratch.num_layers=2", gpus=1)
     assert small.splitlines()[1] != smaller.splitlines()[1]
 
 

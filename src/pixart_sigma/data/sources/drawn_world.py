@@ -1,4 +1,4 @@
-"""The drawn world as a source: scene by scene of consecutive seeds, as PNG, with a short and a dense caption.
+"""The drawn world as a source: scene by scene of consecutive seeds, as PNG, with a short, a dense and a hallucinated caption.
 
 A scene's key is "scene-<seed>".
 """
@@ -51,4 +51,4 @@ def _png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _captions(scene: SceneRecord) -> list[Caption]:
-    return [Caption(scene.short, "short"), Caption(scene.dense, "dense")]
+    return [Caption(getattr(scene, source), source) for source in ("short", "dense", "hallucinated")]

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from pixart_sigma.errors import MissingDependency, RecipeError
 from pixart_sigma.training.frozen_linear import quiet_bitsandbytes
 from pixart_sigma.training.optimizers.came import CAME
+from pixart_sigma.training.optimizers.muon import Muon
 from pixart_sigma.training.recipe.sections import OptimizerRecipe
 
 # What a recipe's None stands for. CAME's are the paper's; AdamW's second decay is one for short runs.
@@ -19,8 +20,10 @@ _CAME_EPS = (1e-30, 1e-16)
 _ADAMW_BETAS = (0.9, 0.99)
 _ADAMW_EPS = 1e-8
 
-# Hidden layers live inside a block; inputs, outputs and embeddings do not suit Muon (Jordan et al., 2024).
-_HIDDEN = ("transformer_blocks.", "block.")
+# Inputs, outputs and embeddings do not suit Muon (Jordan et al., 2024): of linear layers those inside a block are
+# hidden, of convolutions all but the first and the last.
+_BLOCKS = ("transformer_blocks.", "block.")
+_ENDS = ("conv_in.", "conv_out.", "pos_embed.", "backbone.layers.0.")
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -76,15 +79,8 @@ def _muon(named: list[tuple[str, Tensor]], recipe: OptimizerRecipe) -> list[torc
     others = [weight for name, weight in named if not _is_hidden_matrix(name, weight)]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        # Scaling the update to AdamW's RMS lets both share a rate unless the recipe says otherwise.
-        optimizers.append(
-            torch.optim.Muon(
-                _groups(matrices),
-                lr=recipe.matrix_learning_rate or recipe.learning_rate,
-                weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        rate = recipe.matrix_learning_rate or recipe.learning_rate
+        optimizers.append(Muon(_groups(matrices), rate, recipe.weight_decay))
     if others:
         optimizers.append(_adamw(others, recipe))
     return optimizers
@@ -111,7 +107,10 @@ def _groups(weights: list[Tensor]) -> list[dict[str, Any]]:
 
 
 def _is_hidden_matrix(name: str, weight: Tensor) -> bool:
-    inside = any(part in name for part in _HIDDEN)
+    if weight.ndim == 4:
+        # One by one is a linear layer; one input channel is a depthwise filter, which is no matrix.
+        return weight.shape[1] > 1 and weight.shape[-1] > 1 and not any(part in name for part in _ENDS)
+    inside = any(part in name for part in _BLOCKS)
     return (
         weight.ndim == 2
         and inside

@@ -11,6 +11,8 @@ from pixart_sigma.training.recipe.load import (
 )
 from pixart_sigma.training.recipe.sections import (
     AutoencoderRecipe,
+    CheckerRecipe,
+    ImageTextRecipe,
     Recipe,
     TextEncoderRecipe,
     TransformerRecipe,
@@ -18,6 +20,8 @@ from pixart_sigma.training.recipe.sections import (
 
 __all__ = [
     "AutoencoderRecipe",
+    "CheckerRecipe",
+    "ImageTextRecipe",
     "Recipe",
     "TextEncoderRecipe",
     "TransformerRecipe",

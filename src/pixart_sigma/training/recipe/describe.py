@@ -10,7 +10,9 @@ from pathlib import Path
 from pixart_sigma.resolution import TOKEN_SIDE, aspect_buckets
 from pixart_sigma.training.recipe.sections import (
     AutoencoderRecipe,
+    CheckerRecipe,
     DataRecipe,
+    ImageTextRecipe,
     KVCompressionRecipe,
     OptimizerRecipe,
     Recipe,
@@ -58,6 +60,10 @@ def _subject(recipe: Recipe) -> str:
         return f"an autoencoder, on crops of {recipe.crop_size} px from {recipe.pool.num_scenes:,} scenes at {sizes}"
     if isinstance(recipe, TextEncoderRecipe):
         return f"a text encoder, on the captions of {recipe.num_scenes:,} scenes, {recipe.masked:.0%} masked"
+    if isinstance(recipe, CheckerRecipe):
+        return f"a checker, on {_judged(recipe)}"
+    if isinstance(recipe, ImageTextRecipe):
+        return f"an image-text model, on {_judged(recipe)} and their captions"
     what = "a transformer"
     if recipe.lora is not None:
         kind = "DoRA" if recipe.lora.dora else "LoRA"
@@ -65,6 +71,11 @@ def _subject(recipe: Recipe) -> str:
     elif recipe.train_text_encoder:
         what = "a transformer and its text encoder"
     return f"{what}, at {_resolution(recipe)}"
+
+
+def _judged(recipe: CheckerRecipe | ImageTextRecipe) -> str:
+    sizes = " and ".join(f"{size} px" for size in recipe.image_sizes)
+    return f"{recipe.pool.num_scenes:,} scenes at each of {sizes}"
 
 
 def _resolution(recipe: TransformerRecipe) -> str:

@@ -74,7 +74,7 @@ class RunRecipe(Section):
 
 
 class OptimizerRecipe(Section):
-    """`muon`: Muon for the 2-D weights of hidden layers, AdamW for the rest. None: the kind's own default."""
+    """`muon`: Muon for the weights of hidden linear layers and convolutions, AdamW for the rest. None: the kind's own default."""
 
     kind: Literal["came", "adamw", "adamw-8bit", "muon"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
@@ -144,7 +144,7 @@ def check_replicated(parallel: ParallelRecipe) -> None:
 
 
 class PoolRecipe(Section):
-    """A pool of drawn scenes under `folder` (relative to the output folder): seeds 0 … num_scenes - 1."""
+    """Pools of drawn scenes under `folder` (relative to the output folder), `num_scenes` of each size."""
 
     folder: Path = Path("pools")
     num_scenes: PositiveInt
@@ -187,6 +187,53 @@ class TextEncoderModelRecipe(Section):
     num_layers: PositiveInt = 3
     num_heads: PositiveInt = 4
     feed_forward_width: PositiveInt = 384
+
+
+JudgeLevels = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class JudgeModelRecipe(Section):
+    """The channels and residual blocks of a judge's backbone at 32², 16² and 8²."""
+
+    channels: JudgeLevels
+    blocks: JudgeLevels = (1, 1, 1)
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        for channels in self.channels:
+            if channels % 8:
+                raise ValueError(f"channels {channels} are not a multiple of the 8 groups of the norm")
+        return self
+
+
+class CheckerModelRecipe(JudgeModelRecipe):
+    """`num_heads`: of the attention from kinds to the map."""
+
+    channels: JudgeLevels = (64, 128, 160)
+    blocks: JudgeLevels = (1, 2, 1)
+    num_heads: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.channels[-1] % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide {self.channels[-1]} channels")
+        return self
+
+
+class ImageTextModelRecipe(JudgeModelRecipe):
+    """`num_pieces` of the tokenizer at most; `text_…`: the text transformer."""
+
+    channels: JudgeLevels = (48, 96, 160)
+    num_pieces: PositiveInt = 800
+    text_width: PositiveInt = 128
+    text_layers: PositiveInt = 2
+    text_heads: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.text_width % self.text_heads:
+            raise ValueError(f"text_heads {self.text_heads} does not divide text_width {self.text_width}")
+        return self
 
 
 class DrawnRecipe(Section):
@@ -470,6 +517,42 @@ class TextEncoderRecipe(Section):
         return self
 
 
+class CheckerRecipe(Section):
+    """The judge that reads pictures. Scenes of its own seeds, with all pairs, drawn at each of `image_sizes`."""
+
+    kind: Literal["checker"]
+    run: RunRecipe
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    rate: RateRecipe = RateRecipe()
+    parallel: ParallelRecipe = ParallelRecipe()
+    pool: PoolRecipe
+    model: CheckerModelRecipe = CheckerModelRecipe()
+    image_sizes: tuple[PositiveInt, ...] = Field((128, 256), min_length=1)
+
+    @model_validator(mode="after")
+    def _not_sharded(self) -> Self:
+        check_replicated(self.parallel)
+        return self
+
+
+class ImageTextRecipe(Section):
+    """The judge of pictures with texts, which contrasts the pictures of a part of a batch. Scenes as a checker's."""
+
+    kind: Literal["image-text"]
+    run: RunRecipe
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    rate: RateRecipe = RateRecipe()
+    parallel: ParallelRecipe = ParallelRecipe()
+    pool: PoolRecipe
+    model: ImageTextModelRecipe = ImageTextModelRecipe()
+    image_sizes: tuple[PositiveInt, ...] = Field((128, 256), min_length=1)
+
+    @model_validator(mode="after")
+    def _not_sharded(self) -> Self:
+        check_replicated(self.parallel)
+        return self
+
+
 class TransformerRecipe(Section):
     """The transformer: from `start`, with its surgery, or from `scratch`; all of it, or a `lora`."""
 
@@ -556,7 +639,7 @@ def check_buckets(resolution: int, buckets: str) -> None:
             raise ValueError(f'{rule}; choose one of those, or data.buckets = "square"') from error
 
 
-Recipe = AutoencoderRecipe | TextEncoderRecipe | TransformerRecipe
+Recipe = AutoencoderRecipe | TextEncoderRecipe | CheckerRecipe | ImageTextRecipe | TransformerRecipe
 
 
 def check_groups(parallel: ParallelRecipe, world: int) -> None:

@@ -23,10 +23,11 @@ from pixart_sigma.training.recipe.sections import TextEncoderModelRecipe, TextEn
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.parts import part_weights
 from pixart_sigma.training.tasks.small import SmallTask
-from pixart_sigma.world import dense_caption, sample_scene, short_caption
+from pixart_sigma.world import dense_caption, hallucinated_caption, sample_scene, short_caption
 
 # T5 has no mask piece; its first sentinel stands for whatever is hidden.
 MASK = "<extra_id_0>"
+CAPTIONS = (short_caption, dense_caption, hallucinated_caption)
 _VALIDATION_BATCH = 128
 
 
@@ -121,7 +122,7 @@ class MaskedPieces(nn.Module):
 
 
 class TextEncoderTask(SmallTask):
-    """Masked-piece prediction over short and dense captions of drawn scenes."""
+    """Masked-piece prediction over all captions of drawn scenes."""
 
     def __init__(self, recipe: TextEncoderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
@@ -187,4 +188,4 @@ class TextEncoderTask(SmallTask):
 
 def _captions(first_seed: int, num_scenes: int) -> list[str]:
     scenes = [sample_scene(seed) for seed in range(first_seed, first_seed + num_scenes)]
-    return [caption(scene) for scene in scenes for caption in (short_caption, dense_caption)]
+    return [caption(scene) for scene in scenes for caption in CAPTIONS]

@@ -1,0 +1,52 @@
+"""`pixart-sigma reproduce`: one of the paper's tables or figures, with the pocket world. Knows nothing of tensors."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pixart_sigma.errors import Stopped
+
+
+def reproduce(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="table1, table2, table3a, table3b, table3c, fig6, fig8, captions, or chain, the pocket model's making."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder; what is finished there is kept, the rest goes on."),
+    ] = Path("runs/reproduce"),
+    seeds: Annotated[int, typer.Option(help="Trainings of every cell, at least 2.")] = 2,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A few steps of everything: a smoke test, no result.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be trained and for how long; train nothing.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="As torch names it, or auto: a GPU if there is one.")] = "auto",
+) -> None:
+    """Train and measure the cells of one of the paper's tables, and say which of its orderings hold."""
+    from pixart_sigma.reproduction import plan as plans
+
+    plans.check(name, seeds)
+    if plan:
+        print("\n".join(plans.plan(name, seeds, fast)))
+        return
+    from pixart_sigma.reproduction import run
+    from pixart_sigma.training.launch import announce
+
+    # What is made for a smoke test is never taken for a result.
+    folder = output / "fast" if fast else output
+    try:
+        page = run.reproduce(
+            name, folder, seeds, fast, lambda line: print(line, file=sys.stderr, flush=True), device
+        )
+    except Stopped as stopped:
+        announce(str(stopped))
+        raise typer.Exit(stopped.exit_status) from stopped
+    print(page.read_text("utf-8"))
+    print(page)

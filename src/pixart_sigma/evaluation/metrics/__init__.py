@@ -1,0 +1,1 @@
+"""Metrics: numbers from features, embeddings and readings. They know nothing of the models that made these."""

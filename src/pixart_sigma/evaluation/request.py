@@ -1,0 +1,72 @@
+"""What an evaluation is asked for, checked before anything heavy is imported.
+
+Knows nothing of tensors. What depends on weights (whether a reference is of the same extractor) is checked elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.evaluation.prompts import Prompt
+from pixart_sigma.pipeline.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, Request
+from pixart_sigma.weights.atomic import check_writable
+from pixart_sigma.weights.folder import base_resolution, find_pipeline
+
+DEFAULT_FEATURES = "pocket"
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """The parameters of `evaluate`; raises InvalidInput if one breaks a rule or would be ignored.
+
+    model: "pocket" or a pipeline's folder. output: a folder, made if need be. size: (height, width) in pixels, None
+    for the model's own. features: see `extractor`. reference: a reference's file, or a folder of real pictures; None:
+    scenes are drawn if all prompts have one, and else there is neither FID nor CMMD. save_reference: a file to be
+    written. device: as torch names it, or auto.
+    """
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    output: Path
+    size: tuple[int, int] | None = None
+    num_steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    features: str = DEFAULT_FEATURES
+    reference: Path | None = None
+    save_reference: Path | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        folder = find_pipeline(self.model)
+        height, width = self.size or (base_resolution(folder),) * 2
+        for prompt in self.prompts:
+            Request((prompt.text,), "", height, width, self.num_steps, self.guidance_scale, prompt.seed)
+        if self.reference is not None and not self.reference.exists():
+            raise InvalidInput(
+                f"reference {self.reference} does not exist; give a file made with --save-reference, or a folder"
+            )
+        if self.save_reference is not None:
+            self._check_save_reference(self.save_reference)
+        if self.output.exists() and not self.output.is_dir():
+            raise InvalidInput(f"output {self.output} is a file; name a folder")
+        if not self.output.exists() and not self.output.parent.is_dir():
+            raise InvalidInput(f"output folder {self.output.parent} does not exist; create it first")
+
+    def _check_save_reference(self, path: Path) -> None:
+        check_writable(path)
+        if self.reference is not None and self.reference.is_file():
+            raise InvalidInput(
+                f"--save-reference {path} would copy the file --reference {self.reference}; leave out one of the two"
+            )
+        if self.reference is None and not self.has_scenes:
+            raise InvalidInput(
+                f"--save-reference {path} has nothing to save: a file's prompts have no scenes to draw; "
+                "give a folder of real pictures with --reference"
+            )
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether it is known of every prompt what its picture looks like."""
+        return all(prompt.scene is not None for prompt in self.prompts)

@@ -1,0 +1,61 @@
+"""The links of the pocket model's making: their recipes, wherever their folders are, and small for a smoke test.
+
+Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pixart_sigma.reproduction.scale import Scale
+from pixart_sigma.resolution import LATENT_SCALE, TOKEN_SIDE
+from pixart_sigma.training.recipe import Recipe, TransformerRecipe, load_recipe
+
+LINKS = (
+    "alpha-autoencoder",
+    "text-encoder",
+    "alpha",
+    "autoencoder",
+    "vae-swap",
+    "captions",
+    "256",
+    "512",
+    "1024",
+)
+"""In the order in which they are made."""
+_FOLDERS = {"start": ("model", "components", "vae"), "scratch": ("autoencoder", "text_encoder")}
+_SMALLEST_SIDE = 2 * TOKEN_SIDE
+_FAST_DIVISOR = 8
+
+
+def link_recipe(link: str) -> str:
+    """The packaged recipe's name."""
+    return f"pocket-{link}"
+
+
+def shrunk(link: str, scale: Scale) -> list[str]:
+    """Overrides for a smoke test: few steps on few small pictures."""
+    recipe = load_recipe(link_recipe(link))
+    overrides = ["run.steps=2", *scale.shrink.get(recipe.kind, ())]
+    if not isinstance(recipe, TransformerRecipe):
+        return overrides
+    overrides += ["run.batch_size=2", "run.accumulate=1", 'data.buckets="square"']
+    overrides += [f"data.sources.{index}.drawn.num_scenes=4" for index in range(len(recipe.data.sources))]
+    side = max((recipe.resolution or _SMALLEST_SIDE) // _FAST_DIVISOR, _SMALLEST_SIDE)
+    if recipe.scratch is not None:
+        return [*overrides, *scale.shrink.get("scratch", ()), f"scratch.sample_size={side // LATENT_SCALE}"]
+    return [*overrides, f"start.resolution={side}"]
+
+
+def link_overrides(recipe: Recipe, output: Path) -> list[str]:
+    """The recipe's `runs/LINK/export` → `output/LINK/export`, as overrides."""
+    overrides = []
+    for section, keys in _FOLDERS.items():
+        table = getattr(recipe, section, None)
+        for key in keys:
+            folder: Path | None = getattr(table, key, None)
+            if folder is not None and folder.parts[:1] == ("runs",):
+                place = output.joinpath(*folder.parts[1:])
+                overrides.append(f"{section}.{key}={json.dumps(str(place))}")
+    return overrides

@@ -1,0 +1,105 @@
+"""A stage's export → its figures, by `evaluation`, on prompts and against a reference that all cells share.
+
+    output/reference-…                            drawings at the high resolution
+    output/stages/NAME-KEY/measured-N-PROMPTS-…   as `evaluate` writes it; pictures that are there are kept
+
+Knows nothing of trainings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, draw_scenes, world_fingerprint
+from pixart_sigma.evaluation.features import extractor
+from pixart_sigma.evaluation.judges.file import judge_file
+from pixart_sigma.evaluation.metrics.reference import save_reference
+from pixart_sigma.evaluation.prompts import Prompt, evenly, pocket_prompts, prompts_digest
+from pixart_sigma.evaluation.reference_set import make_reference
+from pixart_sigma.evaluation.request import DEFAULT_FEATURES, EvaluationRequest
+from pixart_sigma.evaluation.run import METRICS_FILE, evaluate
+from pixart_sigma.reproduction.metric import (
+    ADHERENCE,
+    CLIP_SCORE,
+    CMMD,
+    DENSE_ADHERENCE,
+    DENSE_CLIP_SCORE,
+    FID,
+)
+from pixart_sigma.reproduction.scale import Scale
+from pixart_sigma.reproduction.stages import short_digest
+from pixart_sigma.world import dense_caption, sample_scene
+from pixart_sigma.world.captions import STATEMENTS
+
+FIRST_DENSE_SEED = 5 * 10**9
+"""Of the dense prompts' scenes; the fixed list's, and whatever was trained on, lie below."""
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "pocket": {name: name for name in (FID, CMMD, CLIP_SCORE, ADHERENCE)},
+    "dense": {CLIP_SCORE: DENSE_CLIP_SCORE, ADHERENCE: DENSE_ADHERENCE},
+}
+"""Set of prompts → metric of `evaluate` → metric of the tables."""
+
+
+def shared_reference(output: Path, scale: Scale, device: str) -> Path:
+    """The file of the reference's statistics, made first if need be; its name tells what it is of."""
+    features = extractor(DEFAULT_FEATURES, device)
+    name = f"reference-{scale.num_drawn}-{scale.high}px-{world_fingerprint(FIRST_VALIDATION_SEED)}-{features.name}"
+    file = output / f"{name}.safetensors"
+    if not file.exists():
+        drawn = draw_scenes(FIRST_VALIDATION_SEED, scale.num_drawn, scale.high, scale.high)
+        batches = (images for _, images, _ in drawn)
+        save_reference(make_reference(features, batches, scale.num_drawn, lambda done, total: None), file)
+    return file
+
+
+def prompts_of(name: str, num: int) -> tuple[Prompt, ...]:
+    """ "pocket": `num` of the fixed list. "dense": as many dense captions, which state everything."""
+    if name == "pocket":
+        return evenly(pocket_prompts(), num)
+    scenes = [sample_scene(FIRST_DENSE_SEED + index) for index in range(num)]
+    return tuple(
+        Prompt(f"dense-{index + 1:03d}", dense_caption(scene), "dense", index, scene, STATEMENTS)
+        for index, scene in enumerate(scenes)
+    )
+
+
+def measure(
+    model: Path, output: Path, prompts: str, scale: Scale, reference: Path, device: str
+) -> dict[str, float]:
+    """The figures of a pipeline's folder on a set of prompts, by the names that tables use.
+
+    What was measured before, in the same way, is read from a folder whose name begins with `output`.
+    """
+    asked = prompts_of(prompts, scale.num_prompts)
+    how = [prompts_digest(asked), scale.num_steps, scale.guidance_scale, reference.name, _judges_digest()]
+    folder = output.with_name(f"{output.name}-{prompts}-{short_digest(how)}")
+    file = folder / METRICS_FILE
+    if file.exists():
+        metrics = json.loads(file.read_text("utf-8"))
+    else:
+        request = EvaluationRequest(
+            str(model),
+            asked,
+            folder,
+            num_steps=scale.num_steps,
+            guidance_scale=scale.guidance_scale,
+            reference=reference,
+            device=device,
+        )
+        metrics = evaluate(request, lambda what, done, total: None)
+    names = _NAMES[prompts]
+    return {
+        names[figure["metric"]]: figure["value"]
+        for figure in metrics["figures"]
+        if figure["pictures"] == "model" and figure["metric"] in names and figure["part"] in ("", "all")
+    }
+
+
+def _judges_digest() -> str:
+    digest = hashlib.blake2b(digest_size=5)
+    for path in sorted(judge_file("").glob("*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,54 @@
+"""Captions: their lengths, their mix and their mistakes, from scratch at the low resolution."""
+
+from __future__ import annotations
+
+from pixart_sigma.reproduction.metric import (
+    ADHERENCE,
+    CLIP_SCORE,
+    CMMD,
+    DENSE_ADHERENCE,
+    DENSE_CLIP_SCORE,
+    FID,
+)
+from pixart_sigma.reproduction.paper import CAPTIONS
+from pixart_sigma.reproduction.scale import Scale
+from pixart_sigma.reproduction.studies.stages import base, with_captions
+from pixart_sigma.reproduction.study import Cell, Claim, Study
+
+_MIXED = "dense 60, short 40; 300 tokens"
+_CUT = "dense 60, short 40; 120 tokens"
+_SHORT = "short; 300 tokens"
+_DENSE = "dense; 300 tokens"
+_WRONG = "hallucinated; 300 tokens"
+
+
+def captions(scale: Scale) -> Study:
+    """The base, and what it would be on other captions."""
+    end = (scale.base,)
+    return Study(
+        "captions",
+        "Which captions teach a model best to follow short and long prompts?",
+        (
+            Cell(_MIXED, base(scale), end),
+            Cell(_CUT, with_captions(scale, "cut", "scratch.caption_length=120"), end),
+            Cell(_SHORT, with_captions(scale, "short", "captions.mix={ short = 1.0 }"), end),
+            Cell(_DENSE, with_captions(scale, "dense", "captions.mix={ dense = 1.0 }"), end),
+            Cell(_WRONG, with_captions(scale, "wrong", "captions.mix={ hallucinated = 1.0 }"), end),
+        ),
+        (
+            Claim(_MIXED, _CUT, DENSE_CLIP_SCORE),
+            Claim(_MIXED, _CUT, DENSE_ADHERENCE),
+            Claim(_MIXED, _SHORT, DENSE_CLIP_SCORE),
+            Claim(_MIXED, _SHORT, DENSE_ADHERENCE),
+            Claim(_MIXED, _DENSE, CLIP_SCORE),
+            Claim(_MIXED, _DENSE, ADHERENCE),
+            Claim(_DENSE, _WRONG, CLIP_SCORE),
+            Claim(_DENSE, _WRONG, ADHERENCE),
+            Claim(_DENSE, _WRONG, DENSE_ADHERENCE),
+        ),
+        CAPTIONS,
+        (FID, CMMD, CLIP_SCORE, ADHERENCE, DENSE_CLIP_SCORE, DENSE_ADHERENCE),
+        prompts=("pocket", "dense"),
+        note="The text encoder is the pocket model's, which has read all kinds of captions, and is frozen. Pictures "
+        "are made from prompts of up to 300 tokens, whatever the training read.",
+    )

@@ -1,0 +1,2 @@
+from fake_judges import FakeExtractor, fake_judges  # noqa: F401
+from tiny_pipeline import tiny_folder  # noqa: F401
