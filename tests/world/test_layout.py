@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import pytest
@@ -35,7 +36,7 @@ def test_relations_are_what_they_say() -> None:
 def test_a_row_has_as_many_as_it_says_and_none_overlap(count: int) -> None:
     row = placed("row", Thing("cup", "red", "small", "middle", count))
     assert len(row) == count
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in itertools.pairwise(row):
         assert right.x - left.x > (left.size + right.size) / 2 * 0.75
 
 

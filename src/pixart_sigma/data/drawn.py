@@ -104,7 +104,8 @@ def image_pool(
 ) -> ImagePool:
     """Open the pool of pictures in `folder`, drawing it first if it is missing, of other scenes, or another world's.
 
-    With `all_pairs` scenes may show the pairs that no generator is trained on. `report(done, total)` is called after each stretch of scenes.
+    With `all_pairs` scenes may show the pairs that no generator is trained on. `report(done, total)` is called after
+    each stretch of scenes.
     """
     wanted = {
         "first_seed": first_seed,

@@ -239,7 +239,7 @@ def _dense_place(scene: Scene, thing: Thing) -> str:
 
 
 def hallucinated_caption(scene: Scene) -> str:
-    """What a careless captioner might say: thirty to seventy words, some attributes wrong, at times a thing invented."""
+    """What a careless captioner might say: some attributes wrong, at times a thing invented, no light and no style."""
     rng = random.Random(f"hallucinated {scene.seed}")
     misread = replace(scene, things=tuple(_misread(thing, rng) for thing in scene.things))
     opening = pick(rng, ("The image features", "The image depicts", "The scene shows"))

@@ -1,4 +1,4 @@
-"""The drawn world as a source: scene by scene of consecutive seeds, as PNG, with a short, a dense and a hallucinated caption.
+"""The drawn world as a source: scene by scene of consecutive seeds, as PNG, with all its captions.
 
 A scene's key is "scene-<seed>".
 """

@@ -74,7 +74,10 @@ class RunRecipe(Section):
 
 
 class OptimizerRecipe(Section):
-    """`muon`: Muon for the weights of hidden linear layers and convolutions, AdamW for the rest. None: the kind's own default."""
+    """`muon`: Muon for the weights of hidden linear layers and convolutions, AdamW for the rest.
+
+    None: the kind's own default.
+    """
 
     kind: Literal["came", "adamw", "adamw-8bit", "muon"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
