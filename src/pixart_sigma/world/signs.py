@@ -10,7 +10,8 @@ from functools import cache
 
 from pixart_sigma.world.lettering import word_svg
 from pixart_sigma.world.objects.paint import CORD, PAINTS, WOOD
-from pixart_sigma.world.objects.pen import Pen, box, ovals, rounded
+from pixart_sigma.world.objects.pen import Pen
+from pixart_sigma.world.paths import box, ovals, rounded
 from pixart_sigma.world.scene import Sign
 
 

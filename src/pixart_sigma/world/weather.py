@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 
-from pixart_sigma.world.backgrounds.canvas import lines, speck
+from pixart_sigma.world.backgrounds.canvas import lines
 from pixart_sigma.world.backgrounds.scatter import scatter
+from pixart_sigma.world.paths import speck
 
 
 def weather_svg(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, box, lines, mix, oval, patch, speck
+from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, lines, mix, patch
 from pixart_sigma.world.backgrounds.land import below, crest, hill, strewn
 from pixart_sigma.world.backgrounds.sky import sky
+from pixart_sigma.world.paths import box, oval, speck
 
 _HORIZON = 0.5
 

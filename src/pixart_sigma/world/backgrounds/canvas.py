@@ -6,7 +6,6 @@ Knows how a style fills and outlines a shape and how weather greys a colour; kno
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,27 +42,6 @@ def lines(d: str, colour: str, width: float, opacity: float = 1) -> str:
         f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="{width:.4g}" '
         f'stroke-linecap="round" stroke-linejoin="round"{see_through}/>'
     )
-
-
-def box(x: float, y: float, width: float, height: float) -> str:
-    """A rectangle as path data, from its upper left corner."""
-    return f"M{x:.4g} {y:.4g}h{width:.4g}v{height:.4g}h{-width:.4g}z"
-
-
-def polygon(corners: Sequence[tuple[float, float]], x: float, y: float, rx: float, ry: float) -> str:
-    """Corners given in units of `rx` and `ry` about x, y as path data."""
-    return "M" + "L".join(f"{x + u * rx:.4g} {y + v * ry:.4g}" for u, v in corners) + "z"
-
-
-def oval(x: float, y: float, rx: float, ry: float) -> str:
-    """An ellipse as path data, from its centre."""
-    arc = f"a{rx:.4g} {ry:.4g} 0 0 1 "
-    return f"M{x - rx:.4g} {y:.4g}{arc}{2 * rx:.4g} 0{arc}{-2 * rx:.4g} 0z"
-
-
-def speck(x: float, y: float) -> str:
-    """A dot as path data for `lines`, as wide as the stroke."""
-    return f"M{x:.4g} {y:.4g}h.001"
 
 
 def fade(top: str, bottom: str) -> tuple[str, str]:

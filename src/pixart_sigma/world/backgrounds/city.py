@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, box, lines, mix, patch
+from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, lines, mix, patch
 from pixart_sigma.world.backgrounds.land import strewn
 from pixart_sigma.world.backgrounds.scatter import scatter
 from pixart_sigma.world.backgrounds.sky import sky
+from pixart_sigma.world.paths import box
 
 _KERB = 0.83
 

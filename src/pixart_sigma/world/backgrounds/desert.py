@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import GROUND, Canvas, lines, mix, patch, polygon, speck
+from pixart_sigma.world.backgrounds.canvas import GROUND, Canvas, lines, mix, patch
 from pixart_sigma.world.backgrounds.land import hill, strewn
 from pixart_sigma.world.backgrounds.sky import sky
+from pixart_sigma.world.paths import polygon, speck
 
 _TABLE = (
     (-1, 0),

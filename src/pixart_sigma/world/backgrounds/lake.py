@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import MARGIN, Canvas, box, lines, mix, oval, patch
+from pixart_sigma.world.backgrounds.canvas import MARGIN, Canvas, lines, mix, patch
 from pixart_sigma.world.backgrounds.land import crest, hill, mountains, strewn
 from pixart_sigma.world.backgrounds.sky import sky
+from pixart_sigma.world.paths import box, oval
 
 _SHORE = 0.55
 

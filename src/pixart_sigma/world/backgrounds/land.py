@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pixart_sigma.world.backgrounds.canvas import MARGIN, Canvas, lines, mix, patch, polygon
+from pixart_sigma.world.backgrounds.canvas import MARGIN, Canvas, lines, mix, patch
 from pixart_sigma.world.backgrounds.scatter import scatter
+from pixart_sigma.world.paths import polygon
 
 _PEAK = ((-1, 0), (0, -1), (1, 0))
 _SHADOW = ((0, -1), (1, 0), (0.25, 0), (-0.06, -0.5))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from pixart_sigma.world.backgrounds.canvas import GROUND, Canvas, lines, mix, speck
+from pixart_sigma.world.backgrounds.canvas import GROUND, Canvas, lines, mix
 from pixart_sigma.world.backgrounds.land import hill, strewn
 from pixart_sigma.world.backgrounds.sky import sky
+from pixart_sigma.world.paths import speck
 
 
 def meadow(canvas: Canvas) -> str:

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import (
-    GROUND,
-    MARGIN,
-    Canvas,
-    box,
-    fade,
-    lines,
-    mix,
-    oval,
-    patch,
-    speck,
-)
+from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, fade, lines, mix, patch
 from pixart_sigma.world.backgrounds.scatter import scatter
 from pixart_sigma.world.backgrounds.sky import sky_colours
+from pixart_sigma.world.paths import box, oval, speck
 
 _FLOOR = GROUND + 0.03
 

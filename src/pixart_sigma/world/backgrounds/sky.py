@@ -5,9 +5,10 @@ Knows nothing of the ground below. There is no sun, moon or star in it: those ar
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, box, fade, lines, mix, patch, speck
+from pixart_sigma.world.backgrounds.canvas import GROUND, MARGIN, Canvas, fade, lines, mix, patch
 from pixart_sigma.world.backgrounds.land import below, crest
 from pixart_sigma.world.backgrounds.scatter import scatter
+from pixart_sigma.world.paths import box, speck
 
 SKIES = {
     "day": ("#4fa9ee", "#83c7f6", "#c3e8fb"),

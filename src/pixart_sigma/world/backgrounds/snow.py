@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import GROUND, Canvas, lines, mix, speck
+from pixart_sigma.world.backgrounds.canvas import GROUND, Canvas, lines, mix
 from pixart_sigma.world.backgrounds.land import hill, mountains, strewn
 from pixart_sigma.world.backgrounds.sky import sky
+from pixart_sigma.world.paths import speck
 
 
 def snow(canvas: Canvas) -> str:

@@ -5,10 +5,11 @@ The planet is larger than the picture, so that it is never taken for a ball or a
 
 from __future__ import annotations
 
-from pixart_sigma.world.backgrounds.canvas import Canvas, box, lines, mix, oval, patch, speck
+from pixart_sigma.world.backgrounds.canvas import Canvas, lines, mix, patch
 from pixart_sigma.world.backgrounds.land import crest
 from pixart_sigma.world.backgrounds.scatter import scatter
 from pixart_sigma.world.backgrounds.sky import lights
+from pixart_sigma.world.paths import box, oval, speck
 
 _DARK = "#17103a"
 _GASES = ("#2e1d63", "#4a2a7c", "#6b3a8c")

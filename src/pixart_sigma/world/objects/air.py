@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from pixart_sigma.world.objects.paint import CORD, ROSE
-from pixart_sigma.world.objects.pen import Pen, oval, ovals, rounded, spokes
+from pixart_sigma.world.objects.pen import Pen
+from pixart_sigma.world.paths import oval, ovals, rounded, spokes
 
 
 def _wheel(x: float, y: float, outer: float, inner: float, points: int) -> list[tuple[float, float]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from pixart_sigma.world.objects.paint import GOLD, INK, LEAF, ROSE, STEM, WOOD
-from pixart_sigma.world.objects.pen import Pen, oval, ovals, spokes
+from pixart_sigma.world.objects.pen import Pen
+from pixart_sigma.world.paths import oval, ovals, spokes
 
 
 def _scallops(x: float, y: float, radius: float, petals: int, bulge: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pixart_sigma.world.objects.paint import CREAM, GLASS, GOLD, STEM, TYRE, WOOD
-from pixart_sigma.world.objects.pen import Pen, box, oval, ovals, rounded, spokes
+from pixart_sigma.world.objects.pen import Pen
+from pixart_sigma.world.paths import box, oval, ovals, rounded, spokes
 
 
 def house(pen: Pen) -> None:

@@ -1,14 +1,12 @@
-"""Shapes as SVG path data, and the pen that draws them in one of four styles.
+"""The pen that draws shapes in one of four styles.
 
-Knows nothing of what the shapes mean. Lengths are in units of a thing's box.
+Knows nothing of what they mean. Lengths are in units of a thing's box.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-
 from pixart_sigma.world.objects.paint import INK, RIMS, ROSE, Paint
+from pixart_sigma.world.paths import ovals
 
 OUTLINE = 0.028
 """Width of the ink outline."""
@@ -21,41 +19,6 @@ _TONES = {
     "round": ("light", "base", "dark"),
     "dark": ("base", "dark", "dark"),
 }
-
-
-def oval(x: float, y: float, rx: float, ry: float) -> str:
-    """Path data of an ellipse around (x, y)."""
-    arc = f"a{rx:.3g} {ry:.3g} 0 1 0"
-    return f"M{x - rx:.3f} {y:.3f}{arc} {2 * rx:.3g} 0{arc} {-2 * rx:.3g} 0z"
-
-
-def ovals(*each: tuple[float, float, float, float]) -> str:
-    """Path data of several ellipses (x, y, rx, ry)."""
-    return "".join(oval(*one) for one in each)
-
-
-def box(x: float, y: float, width: float, height: float) -> str:
-    """Path data of a rectangle with its upper left corner at (x, y)."""
-    return f"M{x:.3f} {y:.3f}h{width:.3g}v{height:.3g}h{-width:.3g}z"
-
-
-def spokes(x: float, y: float, inner: float, outer: float, angles: Iterable[float]) -> str:
-    """Path data of straight strokes away from (x, y) at `angles` (degrees, clockwise from the right)."""
-    turns = [(math.cos(math.radians(angle)), math.sin(math.radians(angle))) for angle in angles]
-    return "".join(
-        f"M{x + inner * c:.3f} {y + inner * s:.3f}L{x + outer * c:.3f} {y + outer * s:.3f}" for c, s in turns
-    )
-
-
-def rounded(points: Sequence[tuple[float, float]], share: float) -> str:
-    """Path data of a polygon whose corners are rounded off: `share` (0 to 0.5) of each edge bends."""
-    path = ""
-    for i, (x, y) in enumerate(points):
-        (x0, y0), (x1, y1) = points[i - 1], points[(i + 1) % len(points)]
-        start = f"{x + share * (x0 - x):.3f} {y + share * (y0 - y):.3f}"
-        end = f"{x + share * (x1 - x):.3f} {y + share * (y1 - y):.3f}"
-        path += f"{'L' if path else 'M'}{start}Q{x:.3f} {y:.3f} {end}"
-    return path + "z"
 
 
 class Pen:

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from fake_judges import FakeExtractor
+from pixart_sigma.reproduction import measure as module
+from pixart_sigma.reproduction.measure import measure, prompts_of, shared_reference
+from pixart_sigma.reproduction.metric import (
+    ADHERENCE,
+    CLIP_SCORE,
+    CMMD,
+    DENSE_ADHERENCE,
+    DENSE_CLIP_SCORE,
+    FID,
+)
+from pixart_sigma.reproduction.scale import FAST
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch, fake_judges: None, tmp_path: Path) -> Path:
+    monkeypatch.setattr(module, "extractor", lambda choice, device: FakeExtractor())
+    return shared_reference(tmp_path, FAST, "cpu")
+
+
+def test_sets_of_prompts_have_their_own_names(tiny_folder: Path, tmp_path: Path, reference: Path) -> None:
+    output = tmp_path / "measured"
+    found = {
+        prompts: measure(tiny_folder, output, prompts, FAST, reference, "cpu")
+        for prompts in ("pocket", "dense")
+    }
+    assert found["pocket"].keys() == {FID, CMMD, CLIP_SCORE, ADHERENCE}
+    assert found["dense"].keys() == {DENSE_CLIP_SCORE, DENSE_ADHERENCE}
+    assert len(list(tmp_path.glob("measured-pocket-*"))) == len(list(tmp_path.glob("measured-dense-*"))) == 1
+
+
+def test_the_reference_is_of_the_high_resolution_and_made_once(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reference.name.startswith(f"reference-{FAST.num_drawn}-{FAST.high}px-")
+    assert reference.name.endswith("-fake-1.safetensors")
+    written = reference.stat().st_mtime_ns
+    assert shared_reference(tmp_path, FAST, "cpu") == reference
+    assert reference.stat().st_mtime_ns == written
+
+
+def test_dense_prompts_state_everything() -> None:
+    prompts = prompts_of("dense", 3)
+    assert [prompt.id for prompt in prompts] == ["dense-001", "dense-002", "dense-003"]
+    for prompt in prompts:
+        assert prompt.scene is not None
+        assert len(prompt.text.split()) >= 50
+        assert prompt.scene.background in prompt.text
+    assert len({prompt.seed for prompt in prompts}) == 3
