@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def test_the_page_has_our_kinds_beside_the_papers(tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     assert text.count(f" | {FAST.num_captions} | ") == len(KINDS) == 3
     assert "| Internal-α | 14M | LLaVA | 28K/215K | 536M | – | 29.3 |" in text
+    plain = json.loads((page.parent / "table1.json").read_text("utf-8"))
+    assert sum(plain["dense"]["lengths"].values()) == FAST.num_captions
     assert {path.name for path in page.parent.iterdir()} == {"table1.md", "table1.json", "table1.png"}
 
 

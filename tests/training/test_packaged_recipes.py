@@ -32,7 +32,7 @@ def test_these_are_packaged() -> None:
     chain = {name.removeprefix("pocket-") for name in CHAIN} | {"alpha", "alpha-autoencoder", "autoencoder"}
     pocket = chain | {"text-encoder", "lora"}
     judges = {"checker", "image-text"}
-    others = {"sigma-512-lora", "sigma-512-pokemon", "sigma-512-dreambooth"}
+    others = {"study-base", "study-tune", "sigma-512-lora", "sigma-512-pokemon", "sigma-512-dreambooth"}
     assert set(packaged_recipes()) == STAGES.keys() | others | {f"pocket-{name}" for name in pocket | judges}
 
 

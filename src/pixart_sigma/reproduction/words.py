@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from pixart_sigma.errors import MissingDependency
 from pixart_sigma.reproduction.paper import TABLE_1, Value
@@ -97,9 +98,7 @@ def reproduce_words(output: Path, scale: Scale, tag: Tagger) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     scenes = [sample_scene(seed) for seed in range(scale.num_captions)]
     found = {kind: word_statistics([write(scene) for scene in scenes], tag) for kind, write in KINDS.items()}
-    write_text(
-        output / f"{NAME}.json", to_json({kind: asdict(statistics) for kind, statistics in found.items()})
-    )
+    write_text(output / f"{NAME}.json", to_json({kind: _plain(each) for kind, each in found.items()}))
     with written_whole(output / f"{NAME}.png") as temporary:
         plot_histogram(
             {kind: statistics.lengths for kind, statistics in found.items()}, "words a caption", temporary
@@ -134,3 +133,12 @@ def words_page(found: dict[str, WordStatistics]) -> str:
         paper_markdown(TABLE_1),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(found: WordStatistics) -> dict[str, Any]:
+    """As JSON, with a histogram of lengths (words → captions) in the place of all lengths."""
+    plain = asdict(found) | {
+        "average_length": found.average_length,
+        "nouns_per_caption": found.nouns_per_caption,
+    }
+    return plain | {"lengths": dict(sorted(Counter(found.lengths).items()))}
