@@ -120,6 +120,7 @@ def test_commands_are_these() -> None:
         "generate",
         "train",
         "evaluate",
+        "reproduce",
         "benchmark",
     ]
     assert [group.name for group in app.registered_groups] == ["recipes"]
