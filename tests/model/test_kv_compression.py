@@ -119,3 +119,12 @@ def test_random_initialisation():
     assert torch.equal(first, compressor.conv.weight)
     compressor.initialise_weights("average")
     assert torch.equal(compressor.conv.weight, torch.full_like(first, 0.25))
+
+
+@pytest.mark.parametrize("operator", ["conv", "average", "nearest", "discard"])
+def test_small_grids_are_left_alone(operator):
+    compressor = KVCompressor(KVCompression((2, 2), operator, (0,), from_tokens=24), WIDTH)
+    small = random_tokens((4, 5))
+    assert torch.equal(compressor.mix(compressor.select(small, (4, 5), None), (4, 5)), small)
+    kept = torch.arange(6) if operator == "discard" else None
+    assert compressor.mix(compressor.select(random_tokens((4, 6)), (4, 6), kept), (4, 6)).shape[1] == 6

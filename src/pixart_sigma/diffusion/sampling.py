@@ -78,8 +78,9 @@ def denoise(
     for given in (captions, negative_captions) if guided else (captions,):
         if given is not None and len(given) != batch:
             raise InvalidInput(f"{len(given)} captions for {batch} latents; there must be one for each")
+    grid = (noise.shape[2] // model.config.patch_size, noise.shape[3] // model.config.patch_size)
     compression = model.config.kv_compression
-    discards = compression is not None and compression.operator == "discard"
+    discards = compression is not None and compression.operator == "discard" and compression.applies(grid)
     if discards and generator is None:
         raise InvalidInput("operator 'discard' draws tokens at random; give denoise a generator")
 
@@ -88,7 +89,6 @@ def denoise(
     step_options: dict[str, Any] = {}
     if generator is not None and "generator" in inspect.signature(scheduler.step).parameters:
         step_options["generator"] = generator if isinstance(generator, torch.Generator) else list(generator)
-    grid = (noise.shape[2] // model.config.patch_size, noise.shape[3] // model.config.patch_size)
 
     with torch.no_grad():
         if guided and negative_captions is not None:

@@ -24,13 +24,15 @@ class KVCompression:
     Operators: `conv`, a depthwise convolution over the window, followed by a LayerNorm if `norm` (the
     released layout; the default); `average`, the window's mean; `nearest`, its top left token (called
     "uniform" in the official code); `discard`, tokens chosen by the caller at each forward.
-    `norm` belongs to `conv` alone: left out, it becomes True there and False elsewhere.
+    `norm` belongs to `conv` alone: left out, it becomes True there and False elsewhere. Grids of fewer than
+    `from_tokens` tokens are not compressed, so that one model can serve small sizes without.
     """
 
     window: tuple[int, int]
     operator: CompressionOperator
     blocks: tuple[int, ...]
     norm: bool | None = None
+    from_tokens: int = 0
 
     def __post_init__(self) -> None:
         window = (int(self.window[0]), int(self.window[1]))
@@ -53,6 +55,10 @@ class KVCompression:
             object.__setattr__(self, "norm", self.operator == "conv")
         elif self.norm and self.operator != "conv":
             raise InvalidInput(f"norm belongs to operator 'conv', not to {self.operator!r}; leave norm out")
+
+    def applies(self, grid: tuple[int, int]) -> bool:
+        """Whether a grid of (height, width) tokens is large enough to be compressed."""
+        return grid[0] * grid[1] >= self.from_tokens
 
     @property
     def ratio(self) -> int:

@@ -51,6 +51,7 @@ class KVCompressor(nn.Module):
         super().__init__()
         self.window = config.window
         self.operator = config.operator
+        self.applies = config.applies
         if config.operator == "conv":
             self.conv = nn.Conv2d(width, width, kernel_size=config.window, stride=config.window, groups=width)
         if config.norm:
@@ -76,11 +77,11 @@ class KVCompressor(nn.Module):
             self.norm.reset_parameters()
 
     def select(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
-        """tokens (B, N, D) → (B, M, D) for nearest and discard; unchanged for the other operators.
+        """tokens (B, N, D) → (B, M, D) for nearest and discard; unchanged for other operators and small grids.
 
         kept_tokens: (M,) or (B, M) int64 positions on the replicated grid, row by row; for discard only.
         """
-        if self.operator not in ("nearest", "discard"):
+        if self.operator not in ("nearest", "discard") or not self.applies(grid):
             return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "nearest":
@@ -95,8 +96,8 @@ class KVCompressor(nn.Module):
         return image.flatten(1, 2).gather(1, index)
 
     def mix(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Keys or values (B, N, D) → (B, M, D) for conv and average; unchanged for the other operators."""
-        if self.operator not in ("conv", "average"):
+        """Keys or values (B, N, D) → (B, M, D) for conv and average; unchanged for other operators and small grids."""
+        if self.operator not in ("conv", "average") or not self.applies(grid):
             return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "average":

@@ -57,6 +57,8 @@ class CompressionStart(Protocol):
     def init(self) -> CompressionInitialisation: ...
     @property
     def norm(self) -> bool | None: ...
+    @property
+    def from_tokens(self) -> int: ...
 
 
 class TransformerStart(Protocol):
@@ -131,7 +133,11 @@ def operate(
 def compression_of(recipe: CompressionStart, num_layers: int) -> KVCompression:
     """A recipe's compression for a model of num_layers blocks. Raises InvalidInput for one that compresses nothing."""
     return KVCompression(
-        recipe.window, recipe.operator, compressed_blocks(recipe.blocks, num_layers), recipe.norm
+        recipe.window,
+        recipe.operator,
+        compressed_blocks(recipe.blocks, num_layers),
+        recipe.norm,
+        recipe.from_tokens,
     )
 
 
@@ -248,9 +254,9 @@ def _in_words(value: object) -> str:
     if not isinstance(value, KVCompression):
         return str(value)
     norm = " and norm" if value.norm else ""
-    return (
-        f"{value.operator}{norm}, window {value.window[0]}x{value.window[1]}, blocks {_ranges(value.blocks)}"
-    )
+    limit = f", from {value.from_tokens} tokens on" if value.from_tokens else ""
+    window = f"window {value.window[0]}x{value.window[1]}"
+    return f"{value.operator}{norm}, {window}, blocks {_ranges(value.blocks)}{limit}"
 
 
 def _remade(names: Mapping[str, Tensor], old: TransformerConfig, new: TransformerConfig) -> set[str]:

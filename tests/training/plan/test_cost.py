@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -52,6 +54,13 @@ def test_the_published_table_comes_out(
     assert rounded_as(whole.total / 1e12, plain) == plain
     assert rounded_as(forward_flops(XL_COMPRESSED, height, width).total / 1e12, compressed) == compressed
     assert rounded_as(100 * whole.self_attention_share, share) == share
+
+
+def test_sizes_below_the_limit_cost_what_they_cost_without_compression() -> None:
+    limited = replace(XL_COMPRESSED.kv_compression, from_tokens=64 * 64)
+    config = replace(XL_COMPRESSED, kv_compression=limited)
+    assert forward_flops(config, 512, 512) == forward_flops(XL, 512, 512)
+    assert forward_flops(config, 1024, 1024) == forward_flops(XL_COMPRESSED, 1024, 1024)
 
 
 def test_captions_cost_the_same_at_every_size() -> None:

@@ -111,10 +111,10 @@ def _block(
 
     total = float(per_token * tokens * width) + 2 * operand * keys * width
     # k and v have a bf16 copy of their input each; in fp32 they share one, with q too if all tokens are theirs.
-    sources = tokens if _mixes(config, index) else keys
+    sources = tokens if _mixes(config, grid, index) else keys
     copies = 2 if element < _FP32 else int(sources < tokens)
     total += copies * element * sources * width
-    if _mixes(config, index):
+    if _mixes(config, grid, index):
         rows, columns = replicated_grid(grid, config.kv_compression.window)  # type: ignore[union-attr]
         total += 2 * element * samples * rows * columns * width + 2 * element * keys * width
     if kernel == "fused":
@@ -135,7 +135,7 @@ def _products(
     keys = batch.batch_size * _kept(config, grid, index)
     # q, attended, out; the caption's q, attended, out; the MLP's two.
     per_token = 3 + 3 + MLP_RATIO + 1
-    sources = tokens if _mixes(config, index) else keys
+    sources = tokens if _mixes(config, grid, index) else keys
     return float(element * config.width * (per_token * tokens + 2 * sources))
 
 
@@ -156,15 +156,16 @@ def _ends(
 
 def _kept(config: TransformerConfig, grid: tuple[int, int], index: int) -> int:
     compression = config.kv_compression
-    if compression is None or index not in compression.blocks:
+    if compression is None or index not in compression.blocks or not compression.applies(grid):
         return grid[0] * grid[1]
     return num_kept_tokens(grid, compression.window)
 
 
-def _mixes(config: TransformerConfig, index: int) -> bool:
+def _mixes(config: TransformerConfig, grid: tuple[int, int], index: int) -> bool:
     compression = config.kv_compression
     return (
         compression is not None
         and index in compression.blocks
+        and compression.applies(grid)
         and compression.operator in ("conv", "average")
     )

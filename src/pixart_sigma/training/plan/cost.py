@@ -280,7 +280,7 @@ def _key_tokens(config: TransformerConfig, grid: tuple[int, int], block: int) ->
     """Tokens that are projected to keys and values, keys that are left, and what it takes to mix them."""
     tokens = grid[0] * grid[1]
     compression = config.kv_compression
-    if compression is None or block not in compression.blocks:
+    if compression is None or block not in compression.blocks or not compression.applies(grid):
         return tokens, tokens, 0.0
     kept = num_kept_tokens(grid, compression.window)
     if compression.operator in ("nearest", "discard"):

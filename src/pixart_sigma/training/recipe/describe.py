@@ -132,7 +132,8 @@ def _scaling(start: StartRecipe) -> str:
 def _compression(compression: KVCompressionRecipe) -> str:
     height, width = compression.window
     blocks = compression.blocks if isinstance(compression.blocks, str) else list(compression.blocks)
-    return f"keys and values compressed {height}x{width} ({compression.operator}, blocks {blocks})"
+    limit = f", from {compression.from_tokens} tokens on" if compression.from_tokens else ""
+    return f"keys and values compressed {height}x{width} ({compression.operator}, blocks {blocks}{limit})"
 
 
 def _data(data: DataRecipe) -> str:

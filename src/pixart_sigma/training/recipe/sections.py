@@ -348,13 +348,14 @@ class DataRecipe(Section):
 
 
 class KVCompressionRecipe(Section):
-    """Key/value compression of the transformer (paper section 3.2); `norm` as in `model.KVCompression`."""
+    """Key/value compression of the transformer (paper section 3.2), as in `model.KVCompression`."""
 
     window: tuple[PositiveInt, PositiveInt]
     blocks: Literal["shallow", "middle", "deep", "all"] | tuple[NonNegativeInt, ...] = "deep"
     operator: CompressionOperator = "conv"
     init: Literal["average", "random"] = "average"
     norm: bool | None = None
+    from_tokens: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _init_is_for_conv(self) -> Self:

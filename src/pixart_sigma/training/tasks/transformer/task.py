@@ -223,10 +223,10 @@ class TransformerTask:
         chosen, dropped = draw_captions(keys, names, recipe.captions)
         scale = self._parts.autoencoder.latent_scale
         height, width = shape[0] // scale, shape[1] // scale
-        kept = None
-        if config.kv_compression is not None and config.kv_compression.operator == "discard":
-            grid = (height // config.patch_size, width // config.patch_size)
-            kept = draw_kept(keys, grid, config.kv_compression.window)
+        grid = (height // config.patch_size, width // config.patch_size)
+        compression, kept = config.kv_compression, None
+        if compression is not None and compression.operator == "discard" and compression.applies(grid):
+            kept = draw_kept(keys, grid, compression.window)
         return Loaded(
             examples=data.examples(records, chosen, shape),
             dropped=dropped,
