@@ -27,6 +27,9 @@ class FakeExtractor:
 
     name = "fake-1"
 
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        torch.device(device)  # as the others, it takes what torch takes
+
     def features(self, images: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(images.mean((1, 2))).float()
 

@@ -67,7 +67,7 @@ def test_a_row_a_link() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("fake_judges")
 def test_the_chain_in_small_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "extractor", lambda choice, device: FakeExtractor())
+    monkeypatch.setattr(measure, "extractor", lambda choice, device: FakeExtractor(device))
     page = reproduce_chain(tmp_path, FAST, True, "cpu", lambda line: None)
     text = page.read_text("utf-8")
     assert all(f"\n| {link} | " in text for link in LINKS)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from pixart_sigma.reproduction.scale import FAST
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch, fake_judges: None, tmp_path: Path) -> Path:
-    monkeypatch.setattr(module, "extractor", lambda choice, device: FakeExtractor())
-    return shared_reference(tmp_path, FAST, "cpu")
+    monkeypatch.setattr(module, "extractor", lambda choice, device: FakeExtractor(device))
+    return shared_reference(tmp_path, FAST, "auto")
 
 
 def test_sets_of_prompts_have_their_own_names(tiny_folder: Path, tmp_path: Path, reference: Path) -> None:
@@ -31,6 +32,18 @@ def test_sets_of_prompts_have_their_own_names(tiny_folder: Path, tmp_path: Path,
     assert found["pocket"].keys() == {FID, CMMD, CLIP_SCORE, ADHERENCE}
     assert found["dense"].keys() == {DENSE_CLIP_SCORE, DENSE_ADHERENCE}
     assert len(list(tmp_path.glob("measured-pocket-*"))) == len(list(tmp_path.glob("measured-dense-*"))) == 1
+
+
+def test_another_model_in_the_same_folder_is_measured_anew(
+    tiny_folder: Path, tmp_path: Path, reference: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    measure(model, tmp_path / "measured", "pocket", FAST, reference, "cpu")
+    config = model / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("epsilon", "v_prediction"))
+    measure(model, tmp_path / "measured", "pocket", FAST, reference, "cpu")
+    assert len(list(tmp_path.glob("measured-pocket-*"))) == 2
 
 
 def test_the_reference_is_of_the_high_resolution_and_made_once(

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("fake_judges", "fake_extractor")
 
 @pytest.fixture
 def fake_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "extractor", lambda choice, device: FakeExtractor())
+    monkeypatch.setattr(measure, "extractor", lambda choice, device: FakeExtractor(device))
 
 
 def fail(*_: Any, **__: Any) -> None:

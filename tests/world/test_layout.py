@@ -5,6 +5,7 @@ import pytest
 
 from pixart_sigma.world import Scene, Thing, sample_scene
 from pixart_sigma.world.layout import Box, boxes
+from pixart_sigma.world.render import BANNER_TOP, BANNER_WIDTH
 
 
 def placed(layout: str, *things: Thing, width: float = 1.0, background: str = "meadow") -> list[Box]:
@@ -55,3 +56,13 @@ def test_nothing_leaves_the_picture() -> None:
             assert box.x + box.size / 2 < 1.03
             assert box.y - box.size > 0
             assert box.y < 1
+
+
+def test_nothing_hides_a_banner() -> None:
+    banners = [
+        scene for scene in map(sample_scene, range(4000)) if scene.sign and scene.sign.kind == "banner"
+    ]
+    assert len(banners) > 50
+    for scene in banners:
+        for box in boxes(scene, 1.0, 1.0, random.Random(scene.seed)):
+            assert box.y - box.size > BANNER_TOP + 0.2 * BANNER_WIDTH, scene

@@ -5,6 +5,7 @@ Knows nothing of what is measured on them.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,19 +63,26 @@ class Making:
 
 
 def pipeline_digest(pipeline: TextToImage) -> str:
-    """A digest of all weights, so that no picture of others is kept."""
+    """A digest of all weights and configurations, so that no picture of others is kept."""
     parts = {
         "text_encoder": pipeline.text_encoder.model,
         "transformer": pipeline.transformer,
         "vae": pipeline.autoencoder.model,
     }
-    return weights_digest(
+    weights = weights_digest(
         {
             f"{part}.{name}": value
             for part, model in parts.items()
             for name, value in model.state_dict().items()
         }
     )
+    configurations = [
+        repr(pipeline.transformer.config),
+        sorted(pipeline.scheduler_config.items()),
+        sorted(pipeline.autoencoder.model.config.items()),
+        pipeline.text_encoder.model.config.to_diff_dict(),
+    ]
+    return hashlib.blake2b(f"{weights} {configurations}".encode(), digest_size=6).hexdigest()
 
 
 def picture_file(output: Path, prompt: Prompt) -> Path:

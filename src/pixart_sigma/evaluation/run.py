@@ -71,10 +71,13 @@ class Judges:
     reader: Reader | None
 
 
-def evaluate(request: EvaluationRequest, progress: Progress, num_drawn: int = NUM_DRAWN) -> dict[str, Any]:
+def evaluate(
+    request: EvaluationRequest, progress: Progress, num_drawn: int = NUM_DRAWN, *, model_alone: bool = False
+) -> dict[str, Any]:
     """Make the pictures that are missing, measure, write the three files, and return what metrics.json holds.
 
-    A drawn reference has `num_drawn` scenes. Raises InvalidInput or WeightsError for what does not fit, before any
+    A drawn reference has `num_drawn` scenes. With `model_alone` ceiling and truth, the same for every model with the
+    same autoencoder, are left out. Raises InvalidInput or WeightsError for what does not fit, before any
     picture is made.
     """
     prompts, output = request.prompts, request.output
@@ -98,7 +101,7 @@ def evaluate(request: EvaluationRequest, progress: Progress, num_drawn: int = NU
 
     texts = _embed_texts(judges.extractor, prompts)
     sets: dict[str, Images] = {"model": open_pictures(output, prompts)}
-    if request.has_scenes:
+    if request.has_scenes and not model_alone:
         sets["ceiling"] = _reconstructed(pipeline.autoencoder, _drawn(prompts, height, width), device)
         sets["truth"] = _drawn(prompts, height, width)
     seen = {
@@ -130,10 +133,11 @@ def evaluate(request: EvaluationRequest, progress: Progress, num_drawn: int = NU
         "figures": [asdict(figure) for figure in found],
         "pictures": _of_pictures(output, prompts, seen["model"]),
     }
-    with written_whole(output / METRICS_FILE) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
     write_table(metrics, output)
     write_page(metrics, output)
+    # Last, since who finds it takes the evaluation for finished.
+    with written_whole(output / METRICS_FILE) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return metrics
 
 

@@ -21,6 +21,7 @@ from pixart_sigma.evaluation.prompts import Prompt, evenly, pocket_prompts, prom
 from pixart_sigma.evaluation.reference_set import make_reference
 from pixart_sigma.evaluation.request import DEFAULT_FEATURES, EvaluationRequest
 from pixart_sigma.evaluation.run import METRICS_FILE, evaluate
+from pixart_sigma.pipeline.text_to_image import resolve_device
 from pixart_sigma.reproduction.metric import (
     ADHERENCE,
     CLIP_SCORE,
@@ -45,7 +46,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 
 def shared_reference(output: Path, scale: Scale, device: str) -> Path:
     """The file of the reference's statistics, made first if need be; its name tells what it is of."""
-    features = extractor(DEFAULT_FEATURES, device)
+    features = extractor(DEFAULT_FEATURES, resolve_device(device))
     name = f"reference-{scale.num_drawn}-{scale.high}px-{world_fingerprint(FIRST_VALIDATION_SEED)}-{features.name}"
     file = output / f"{name}.safetensors"
     if not file.exists():
@@ -71,10 +72,11 @@ def measure(
 ) -> dict[str, float]:
     """The figures of a pipeline's folder on a set of prompts, by the names that tables use.
 
-    What was measured before, in the same way, is read from a folder whose name begins with `output`.
+    What was measured before on the same files, in the same way, is read from a folder whose name begins with `output`.
     """
     asked = prompts_of(prompts, scale.num_prompts)
-    how = [prompts_digest(asked), scale.num_steps, scale.guidance_scale, reference.name, _judges_digest()]
+    how = [prompts_digest(asked), scale.num_steps, scale.guidance_scale, reference.name]
+    how += [_files_digest(model), _files_digest(judge_file(""))]
     folder = output.with_name(f"{output.name}-{prompts}-{short_digest(how)}")
     file = folder / METRICS_FILE
     if file.exists():
@@ -89,7 +91,7 @@ def measure(
             reference=reference,
             device=device,
         )
-        metrics = evaluate(request, lambda what, done, total: None)
+        metrics = evaluate(request, lambda what, done, total: None, model_alone=True)
     names = _NAMES[prompts]
     return {
         names[figure["metric"]]: figure["value"]
@@ -98,8 +100,9 @@ def measure(
     }
 
 
-def _judges_digest() -> str:
+def _files_digest(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=5)
-    for path in sorted(judge_file("").glob("*")):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -131,8 +131,9 @@ def stage_cost(workshop: Workshop, trained: Trained, seed: int) -> Cost:
 
 
 def cost_from_scratch(workshop: Workshop, trained: Trained, seed: int) -> Cost:
-    """What it took with all that it started from."""
-    total = stage_cost(workshop, trained, seed)
+    """What it took with all that it started from; a stage that all seeds share counts for the first one."""
+    shared = seed > 0 and not trained.stage.seeded
+    total = Cost(0.0, 0) if shared else stage_cost(workshop, trained, seed)
     for _, given in trained.stage.inputs:
         if given is not None:
             total += cost_from_scratch(workshop, given, seed)

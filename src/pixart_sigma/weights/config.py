@@ -1,6 +1,7 @@
 """The transformer's `config.json` in diffusers' layout ↔ `TransformerConfig`.
 
-Two keys are ours: `qk_norm`, and `kv_compression` {window, operator, blocks, norm}. Knows nothing of tensors.
+Two keys are ours: `qk_norm`, and `kv_compression` {window, operator, blocks, norm, from_tokens}.
+Knows nothing of tensors.
 """
 
 from collections.abc import Collection, Mapping

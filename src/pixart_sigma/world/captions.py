@@ -49,9 +49,9 @@ _FOREGROUND = {
 }
 _WHEN = {"day": ("by day",), "sunset": ("at sunset", "in the evening"), "night": ("at night",)}
 _LIGHT = {
-    "day": ("It is day, and the light is bright.", "The scene lies in clear daylight."),
-    "sunset": ("It is sunset, and the sky is orange and pink.", "The warm light is that of a sunset."),
-    "night": ("It is night, and the sky is dark blue.", "The scene lies in the dark of the night."),
+    "day": ("It is day, and everything can be seen well.", "The scene lies in the plain light of day."),
+    "sunset": ("It is sunset, and everything has a warm tone.", "The warm light is that of a sunset."),
+    "night": ("It is night, and everything has a dark tone.", "The scene lies in the dark of the night."),
 }
 _WEATHER = {
     "clear": "under a clear sky",

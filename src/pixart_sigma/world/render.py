@@ -25,8 +25,8 @@ PIXEL_GRID = 64
 """Rows or columns, whichever are fewer, of a picture in the style of pixel art."""
 _FINER_FROM = (384, 1024)
 """Shorter sides in pixels from which on the first and the second level of finer drawing are shown."""
-_BANNER_WIDTH = 0.8
-_BANNER_TOP = 0.03
+BANNER_WIDTH = 0.8
+BANNER_TOP = 0.03
 _SIGN_HEIGHT = 0.44
 _SIGN_AT = {"left": 0.24, "right": 0.76}
 _GROUND = 0.88
@@ -69,7 +69,7 @@ def _standing(box: Box, background: str, drawing: str) -> str:
 def _sign(sign: Sign, style: str, detail: int, canvas_height: float, canvas_width: float) -> str:
     drawing = sign_svg(sign, style, detail)
     if sign.kind == "banner":
-        size, x, y = _BANNER_WIDTH, canvas_width / 2, _BANNER_TOP * canvas_height
+        size, x, y = BANNER_WIDTH, canvas_width / 2, BANNER_TOP * canvas_height
     else:
         size, x, y = _SIGN_HEIGHT, canvas_width * _SIGN_AT[sign.place], canvas_height * _GROUND
     return f'<g transform="translate({x:.4f} {y:.4f}) scale({size:.4f})">{drawing}</g>'

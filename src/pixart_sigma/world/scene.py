@@ -193,7 +193,14 @@ def sample_scene(seed: int, *, all_pairs: bool = False) -> Scene:
         ]
         things.append(_sample_thing(rng, kinds, place, layout, all_pairs))
     return Scene(
-        background, time, weather, style, layout, tuple(things), _sample_sign(rng, layout, things), seed
+        background,
+        time,
+        weather,
+        style,
+        layout,
+        tuple(things),
+        _sample_sign(rng, background, layout, things),
+        seed,
     )
 
 
@@ -221,10 +228,11 @@ def _sample_thing(
     return Thing(kind, colour, size, place, count)
 
 
-def _sample_sign(rng: random.Random, layout: str, things: Sequence[Thing]) -> Sign | None:
-    """A sign beside a single thing, or a banner over things that stand on the ground."""
+def _sample_sign(rng: random.Random, background: str, layout: str, things: Sequence[Thing]) -> Sign | None:
+    """A sign beside a single thing, or a banner over things that stand on the ground, or low enough in space."""
     chosen = rng.random() < SIGN_SHARE
-    if not chosen or layout in ("stack", "trio") or things[0].kind in HOVERING:
+    hovers = any(thing.kind in HOVERING for thing in things) or (background, layout) == ("space", "depth")
+    if not chosen or layout in ("stack", "trio") or hovers:
         return None
     colour, text = pick(rng, COLOURS), pick(rng, WORDS)
     if layout == "single" and things[0].place != "middle" and rng.random() < 0.7:

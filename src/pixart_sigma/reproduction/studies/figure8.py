@@ -45,7 +45,7 @@ def figure8(scale: Scale) -> Study:
             Cell(_RANDOM_ALONE, compressed(scale, init="random", norm=False), curve),
         ),
         (
-            *(Claim(_SWAPPED, _SCRATCH, FID, at) for at in curve),
+            *(Claim(_SWAPPED, _SCRATCH, FID, at, ours=True) for at in curve),
             *(Claim(_INTERPOLATED, _CONTINUED, FID, at) for at in curve),
             Claim(_INTERPOLATED, _ALONE, FID, first, ours=True),
             *(Claim(_AVERAGE, _RANDOM, FID, at) for at in curve),

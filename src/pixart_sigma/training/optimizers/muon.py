@@ -36,7 +36,7 @@ def _as_matrices(weights: Iterable[Tensor]) -> Iterator[None]:
     try:
         for weight, _, gradient in changed:
             weight.grad = None
-            weight.data = weight.data.flatten(1)
+            weight.data = weight.data.view(len(weight), -1)  # which refuses to copy
             weight.grad = None if gradient is None else gradient.flatten(1)
         yield
     finally:

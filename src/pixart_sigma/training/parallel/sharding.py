@@ -96,7 +96,12 @@ def parallelise(
     if recipe.strategy in ("auto", "ddp"):
         devices = [processes.device] if processes.device.type == "cuda" else None
         replicated = DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            model,
+            device_ids=devices,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            # A batch of small pictures leaves a compressor unused that is for large ones.
+            find_unused_parameters=any(getattr(module, "from_tokens", 0) for module in model.modules()),
         )
         return Parallel(replicated, model, processes)
     shard(model, blocks, _mesh(recipe, processes), run.precision, methods)
