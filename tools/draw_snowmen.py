@@ -2,7 +2,7 @@
 
     python tools/draw_snowmen.py images [--number 20] [--size 256]
 
-A snowman on each of the world's backgrounds in turn; beside picture.png its caption stands in picture.txt.
+A snowman on each of the backgrounds that the pocket model knows, in turn; beside picture.png its caption stands in picture.txt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 import resvg_py
 
 from pixart_sigma.world.backgrounds import background_svg
-from pixart_sigma.world.scene import BACKGROUNDS
 
 SCARVES = {"red": "#d8343f", "blue": "#2f6fd0", "green": "#3f9b4b", "purple": "#7d4bb3"}
 WHERE = {
@@ -22,14 +21,12 @@ WHERE = {
     "meadow": "on a meadow",
     "snow": "in the snow",
     "beach": "on the beach",
-    "lake": "at a lake",
     "city": "in the city",
     "space": "in space",
-    "room": "in a room",
 }
-"""As in the captions of the drawn world."""
+"""As in the captions that the pocket model was trained on."""
 TIME = {name: "day" for name in WHERE if name != "space"}
-WEATHER = {name: "clear" for name in WHERE if name not in ("space", "room")}
+WEATHER = {name: "clear" for name in TIME}
 
 
 def snowman_svg(scarf: str) -> str:
@@ -57,7 +54,7 @@ def snowman_svg(scarf: str) -> str:
 def draw(number: int, size: int) -> tuple[bytes, str]:
     """Picture `number` as PNG, and its caption."""
     rng = random.Random(f"snowman {number}")
-    background = BACKGROUNDS[number % len(BACKGROUNDS)]
+    background = list(WHERE)[number % len(WHERE)]
     colour = list(SCARVES)[number % len(SCARVES)]
     x, scale = 0.3 + 0.4 * rng.random(), 0.5 + 0.2 * rng.random()
     y = 0.62 + scale / 2 if background == "space" else 0.86 + 0.04 * rng.random()
