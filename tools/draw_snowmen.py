@@ -2,7 +2,8 @@
 
     python tools/draw_snowmen.py images [--number 20] [--size 256]
 
-A snowman on each of the backgrounds that the pocket model knows, in turn; beside picture.png its caption stands in picture.txt.
+A snowman on each of the backgrounds that the pocket model knows, in turn; beside picture.png its caption stands in
+picture.txt.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WHERE = {
 }
 """As in the captions that the pocket model was trained on."""
 TIME = {name: "day" for name in WHERE if name != "space"}
-WEATHER = {name: "clear" for name in TIME}
+WEATHER = dict.fromkeys(TIME, "clear")
 
 
 def snowman_svg(scarf: str) -> str:
