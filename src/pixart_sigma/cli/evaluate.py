@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pixart_sigma.cli.progress import progress_bar
 from pixart_sigma.pipeline.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from pixart_sigma.resolution import parse_size
 
@@ -78,12 +79,7 @@ def evaluate(
 
 
 def _evaluate_with_progress(request: "EvaluationRequest") -> dict[str, Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("loading", total=len(request.prompts))
         from pixart_sigma.evaluation.run import evaluate as run
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pixart_sigma.allocator import keep_freed_memory
+from pixart_sigma.cli.progress import progress_bar
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.request import (
     DEFAULT_GUIDANCE_SCALE,
@@ -113,12 +114,7 @@ def _choose_size(size: str | None, aspect: str | None, folder: Path) -> tuple[in
 def _generate_with_progress(
     model: str, dtype: str, device: str, loras: list[Lora], request: Request
 ) -> "Result":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("loading", total=request.num_steps)
         # Importing torch and its friends makes a million objects and no garbage: looking for some, now and
         # once more on leaving, would take a third of a short command's time.

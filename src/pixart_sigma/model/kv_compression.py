@@ -51,7 +51,7 @@ class KVCompressor(nn.Module):
         super().__init__()
         self.window = config.window
         self.operator = config.operator
-        self.from_tokens = config.from_tokens
+        self.config = config
         if config.operator == "conv":
             self.conv = nn.Conv2d(width, width, kernel_size=config.window, stride=config.window, groups=width)
         if config.norm:
@@ -76,15 +76,12 @@ class KVCompressor(nn.Module):
         if hasattr(self, "norm"):
             self.norm.reset_parameters()
 
-    def _leaves_alone(self, grid: tuple[int, int]) -> bool:
-        return grid[0] * grid[1] < self.from_tokens
-
     def select(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
         """tokens (B, N, D) → (B, M, D) for nearest and discard; unchanged for other operators and small grids.
 
         kept_tokens: (M,) or (B, M) int64 positions on the replicated grid, row by row; for discard only.
         """
-        if self.operator not in ("nearest", "discard") or self._leaves_alone(grid):
+        if self.operator not in ("nearest", "discard") or not self.config.applies(grid):
             return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "nearest":
@@ -100,7 +97,7 @@ class KVCompressor(nn.Module):
 
     def mix(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Keys or values (B, N, D) → (B, M, D) for conv and average; unchanged for other operators and small grids."""
-        if self.operator not in ("conv", "average") or self._leaves_alone(grid):
+        if self.operator not in ("conv", "average") or not self.config.applies(grid):
             return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "average":

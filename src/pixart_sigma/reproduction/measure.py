@@ -8,12 +8,12 @@ Knows nothing of trainings.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, draw_scenes, world_fingerprint
+from pixart_sigma.data.features.digests import files_digest
 from pixart_sigma.evaluation.features import extractor
 from pixart_sigma.evaluation.judges.file import judge_file
 from pixart_sigma.evaluation.metrics.reference import save_reference
@@ -76,7 +76,7 @@ def measure(
     """
     asked = prompts_of(prompts, scale.num_prompts)
     how = [prompts_digest(asked), scale.num_steps, scale.guidance_scale, reference.name]
-    how += [_files_digest(model), _files_digest(judge_file(""))]
+    how += [_folder_digest(model), _folder_digest(judge_file(""))]
     folder = output.with_name(f"{output.name}-{prompts}-{short_digest(how)}")
     file = folder / METRICS_FILE
     if file.exists():
@@ -100,9 +100,5 @@ def measure(
     }
 
 
-def _files_digest(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=5)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _folder_digest(folder: Path) -> str:
+    return files_digest(folder, sorted(path for path in folder.rglob("*") if path.is_file()))

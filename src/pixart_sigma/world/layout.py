@@ -17,7 +17,7 @@ _CENTRE_OF = {"left": 0.29, "middle": 0.5, "right": 0.71}
 _TRIO_CENTRE_OF = {"left": 0.19, "middle": 0.5, "right": 0.81}
 _TRIO_HEIGHT = 0.29
 _ROW_HEIGHT = {2: 0.34, 3: 0.28, 4: 0.23}
-_GROUND = 0.88
+STANDS_AT = 0.88
 """Height at which things stand, as a share of the picture's."""
 _LIFT = 0.2
 """How far above it things hang that hover."""
@@ -47,7 +47,7 @@ def boxes(scene: Scene, height: float, width: float, rng: random.Random) -> list
             if thing.place in ("top", "bottom"):
                 pass
             elif scene.background == "space":
-                y -= height * (_GROUND - 0.5) - size / 2 - (0.1 if thing.place == "front" else 0.0)
+                y -= height * (STANDS_AT - 0.5) - size / 2 - (0.1 if thing.place == "front" else 0.0)
             elif thing.kind in HOVERING:
                 y -= _LIFT
             found.append(Box(thing.kind, thing.colour, x, y, size))
@@ -57,12 +57,12 @@ def boxes(scene: Scene, height: float, width: float, rng: random.Random) -> list
 def _placed(layout: str, thing: Thing, number: int) -> tuple[float, float, float]:
     """(x and y as shares of the canvas, size) of the `number`-th of a thing."""
     if layout == "row":
-        return (number + 1) / (thing.count + 1) * 1.16 - 0.08, _GROUND, _ROW_HEIGHT[thing.count]
+        return (number + 1) / (thing.count + 1) * 1.16 - 0.08, STANDS_AT, _ROW_HEIGHT[thing.count]
     if layout == "stack":
         return 0.5, 0.47 if thing.place == "top" else 0.93, 0.36
     if layout == "depth":
         return (0.34, 0.96, 0.34) if thing.place == "front" else (0.56, 0.82, 0.56)
     if layout == "trio":
-        return _TRIO_CENTRE_OF[thing.place], _GROUND, _TRIO_HEIGHT
+        return _TRIO_CENTRE_OF[thing.place], STANDS_AT, _TRIO_HEIGHT
     heights = _HEIGHT_OF if layout == "single" else _CROWDED_HEIGHT_OF
-    return _CENTRE_OF[thing.place], _GROUND, heights[thing.size]
+    return _CENTRE_OF[thing.place], STANDS_AT, heights[thing.size]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixart_sigma.world.backgrounds import background_svg
-from pixart_sigma.world.layout import Box, boxes
+from pixart_sigma.world.layout import STANDS_AT, Box, boxes
 from pixart_sigma.world.objects import thing_svg
 from pixart_sigma.world.scene import HOVERING, Scene, Sign
 from pixart_sigma.world.signs import sign_svg
@@ -29,7 +29,6 @@ BANNER_WIDTH = 0.8
 BANNER_TOP = 0.03
 _SIGN_HEIGHT = 0.44
 _SIGN_AT = {"left": 0.24, "right": 0.76}
-_GROUND = 0.88
 
 
 def scene_svg(scene: Scene, height: int, width: int) -> str:
@@ -71,7 +70,7 @@ def _sign(sign: Sign, style: str, detail: int, canvas_height: float, canvas_widt
     if sign.kind == "banner":
         size, x, y = BANNER_WIDTH, canvas_width / 2, BANNER_TOP * canvas_height
     else:
-        size, x, y = _SIGN_HEIGHT, canvas_width * _SIGN_AT[sign.place], canvas_height * _GROUND
+        size, x, y = _SIGN_HEIGHT, canvas_width * _SIGN_AT[sign.place], canvas_height * STANDS_AT
     return f'<g transform="translate({x:.4f} {y:.4f}) scale({size:.4f})">{drawing}</g>'
 
 

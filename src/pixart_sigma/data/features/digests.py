@@ -10,17 +10,18 @@ _READ_BYTES = 2**24
 
 def autoencoder_digest(folder: Path) -> str:
     """A digest of the weights in `folder/vae`."""
-    return _digest(folder, sorted((folder / "vae").glob("*.safetensors")), named=False)
+    return files_digest(folder, sorted((folder / "vae").glob("*.safetensors")), named=False)
 
 
 def text_encoder_digest(folder: Path) -> str:
     """A digest of `folder/text_encoder`, weights and configuration, and of `folder/tokenizer`."""
     weights = sorted((folder / "text_encoder").glob("*.safetensors"))
     tokenizer = sorted(path for path in (folder / "tokenizer").rglob("*") if path.is_file())
-    return _digest(folder, [*weights, folder / "text_encoder" / "config.json", *tokenizer], named=True)
+    return files_digest(folder, [*weights, folder / "text_encoder" / "config.json", *tokenizer])
 
 
-def _digest(folder: Path, files: list[Path], named: bool) -> str:
+def files_digest(folder: Path, files: list[Path], named: bool = True) -> str:
+    """A digest of files below a folder: of their contents and, if `named`, of their names and sizes."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         if named:

@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixart_sigma.errors import RecipeError
+from pixart_sigma.model.kv_compression import KVCompressor
 from pixart_sigma.training.parallel.activations import compile_blocks, recompute_activations
 from pixart_sigma.training.parallel.processes import Processes
 from pixart_sigma.training.recipe.sections import ParallelRecipe, RunRecipe
@@ -101,7 +102,9 @@ def parallelise(
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
             # A batch of small pictures leaves a compressor unused that is for large ones.
-            find_unused_parameters=any(getattr(module, "from_tokens", 0) for module in model.modules()),
+            find_unused_parameters=any(
+                isinstance(module, KVCompressor) and module.config.from_tokens for module in model.modules()
+            ),
         )
         return Parallel(replicated, model, processes)
     shard(model, blocks, _mesh(recipe, processes), run.precision, methods)

@@ -477,14 +477,29 @@ class ExportRecipe(Section):
     max_shard_size: FileSize = "10GB"
 
 
-class AutoencoderRecipe(Section):
-    """Square crops of `crop_size` px from scenes drawn at each of `image_sizes`."""
+class _Training(Section):
+    """What every kind of recipe says."""
 
-    kind: Literal["autoencoder"]
+    kind: str
     run: RunRecipe
     optimizer: OptimizerRecipe = OptimizerRecipe()
     rate: RateRecipe = RateRecipe()
     parallel: ParallelRecipe = ParallelRecipe()
+
+
+class _SmallTraining(_Training):
+    """Of a model that every process holds whole."""
+
+    @model_validator(mode="after")
+    def _not_sharded(self) -> Self:
+        check_replicated(self.parallel)
+        return self
+
+
+class AutoencoderRecipe(_SmallTraining):
+    """Square crops of `crop_size` px from scenes drawn at each of `image_sizes`."""
+
+    kind: Literal["autoencoder"]
     pool: PoolRecipe
     model: AutoencoderModelRecipe = AutoencoderModelRecipe()
     loss: AutoencoderLossRecipe = AutoencoderLossRecipe()
@@ -493,7 +508,6 @@ class AutoencoderRecipe(Section):
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
-        check_replicated(self.parallel)
         factor = 2 ** (len(self.model.block_out_channels) - 1)
         if self.crop_size % factor or self.crop_size > min(self.image_sizes):
             raise ValueError(
@@ -502,69 +516,38 @@ class AutoencoderRecipe(Section):
         return self
 
 
-class TextEncoderRecipe(Section):
+class TextEncoderRecipe(_SmallTraining):
     """Captions of seeds 0 … num_scenes - 1; `masked` is the share of pieces to be filled in."""
 
     kind: Literal["text-encoder"]
-    run: RunRecipe
-    optimizer: OptimizerRecipe = OptimizerRecipe()
-    rate: RateRecipe = RateRecipe()
-    parallel: ParallelRecipe = ParallelRecipe()
     model: TextEncoderModelRecipe = TextEncoderModelRecipe()
     num_scenes: PositiveInt = 50_000
     num_validation: PositiveInt = 512
     masked: Fraction = 0.25
 
-    @model_validator(mode="after")
-    def _not_sharded(self) -> Self:
-        check_replicated(self.parallel)
-        return self
 
-
-class CheckerRecipe(Section):
+class CheckerRecipe(_SmallTraining):
     """The judge that reads pictures. Scenes of its own seeds, with all pairs, drawn at each of `image_sizes`."""
 
     kind: Literal["checker"]
-    run: RunRecipe
-    optimizer: OptimizerRecipe = OptimizerRecipe()
-    rate: RateRecipe = RateRecipe()
-    parallel: ParallelRecipe = ParallelRecipe()
     pool: PoolRecipe
     model: CheckerModelRecipe = CheckerModelRecipe()
     image_sizes: tuple[PositiveInt, ...] = Field((128, 256), min_length=1)
 
-    @model_validator(mode="after")
-    def _not_sharded(self) -> Self:
-        check_replicated(self.parallel)
-        return self
 
-
-class ImageTextRecipe(Section):
+class ImageTextRecipe(_SmallTraining):
     """The judge of pictures with texts, which contrasts the pictures of a part of a batch. Scenes as a checker's."""
 
     kind: Literal["image-text"]
-    run: RunRecipe
-    optimizer: OptimizerRecipe = OptimizerRecipe()
-    rate: RateRecipe = RateRecipe()
-    parallel: ParallelRecipe = ParallelRecipe()
     pool: PoolRecipe
     model: ImageTextModelRecipe = ImageTextModelRecipe()
     image_sizes: tuple[PositiveInt, ...] = Field((128, 256), min_length=1)
 
-    @model_validator(mode="after")
-    def _not_sharded(self) -> Self:
-        check_replicated(self.parallel)
-        return self
 
-
-class TransformerRecipe(Section):
+class TransformerRecipe(_Training):
     """The transformer: from `start`, with its surgery, or from `scratch`; all of it, or a `lora`."""
 
     kind: Literal["transformer"]
-    run: RunRecipe
-    optimizer: OptimizerRecipe = OptimizerRecipe()
-    rate: RateRecipe = RateRecipe()
-    parallel: ParallelRecipe = ParallelRecipe()
     data: DataRecipe
     start: StartRecipe | None = None
     scratch: ScratchRecipe | None = None
