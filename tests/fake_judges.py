@@ -26,6 +26,7 @@ class FakeExtractor:
     """Features are the mean colour; a text's embedding is its length's."""
 
     name = "fake-1"
+    side = 24
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         torch.device(device)  # as the others, it takes what torch takes

@@ -5,8 +5,9 @@ import pixart_sigma
 
 
 def test_the_public_names_are_these() -> None:
-    assert dir(pixart_sigma) == ["TextToImage", "__version__"]
-    assert pixart_sigma.TextToImage.__name__ == "TextToImage"
+    names = ["EncodedPrompts", "Lora", "Request", "Step", "TextToImage"]
+    assert dir(pixart_sigma) == [*names, "__version__"]
+    assert [getattr(pixart_sigma, name).__name__ for name in names] == names
     assert pixart_sigma.__version__.count(".") == 2
 
 

@@ -1,23 +1,32 @@
-"""PixArt-Σ: text to image with a diffusion transformer. `from pixart_sigma import TextToImage` is the public
-API.
+"""PixArt-Σ: text to image with a diffusion transformer. The names in `__all__` are the public API.
 
-Names are resolved on first use, so that importing the package costs no torch.
+They are resolved on first use, so that importing the package costs no torch.
 """
 
+from importlib import import_module
 from importlib.metadata import version as _installed_version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pixart_sigma.diffusion.sampling import Step
+    from pixart_sigma.pipeline.captions import EncodedPrompts
+    from pixart_sigma.pipeline.request import Lora, Request
     from pixart_sigma.pipeline.text_to_image import TextToImage
 
-__all__ = ["TextToImage", "__version__"]
+__all__ = ["EncodedPrompts", "Lora", "Request", "Step", "TextToImage", "__version__"]
+
+_MODULES = {
+    "EncodedPrompts": "pixart_sigma.pipeline.captions",
+    "Lora": "pixart_sigma.pipeline.request",
+    "Request": "pixart_sigma.pipeline.request",
+    "Step": "pixart_sigma.diffusion.sampling",
+    "TextToImage": "pixart_sigma.pipeline.text_to_image",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TextToImage":
-        from pixart_sigma.pipeline.text_to_image import TextToImage
-
-        return TextToImage
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     if name == "__version__":
         return _installed_version("pixart-sigma")
     raise AttributeError(f"module 'pixart_sigma' has no attribute {name!r}")

@@ -118,9 +118,10 @@ def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_commands_are_these() -> None:
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [
         "generate",
+        "models",
+        "convert",
         "train",
         "evaluate",
         "reproduce",
-        "benchmark",
     ]
-    assert [group.name for group in app.registered_groups] == ["recipes"]
+    assert [group.name for group in app.registered_groups] == ["recipes", "benchmark"]

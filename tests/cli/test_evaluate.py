@@ -22,7 +22,7 @@ def test_the_figures_are_printed_and_the_files_written(
     assert run(["evaluate", str(tiny_folder), "-o", str(output), "--num", "19", *QUICK]) == 0
     printed, errors = capsys.readouterr()
     assert errors == ""
-    assert printed.startswith("Model tiny, 19 prompts, 32x32 pixels, 1 steps of dpm-solver, guidance 1;")
+    assert printed.startswith("Model tiny, 19 prompts, 32x32 pixels, 1 steps of dpm++-2m, guidance 1;")
     assert printed.endswith(f"{output / 'report.html'}\n")
     for words in (
         "prompt adherence",

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def test_a_picture_is_made_and_says_how(
             "steps": "2",
             "guidance_scale": "3.0",
             "sampler": "ddim",
+            "profile": "diffusers",
             "size": "64x48",
             "model": "tiny",
             "version": pixart_sigma.__version__,
@@ -90,7 +92,7 @@ def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
         (["", "-o", "x.png"], "the prompt is empty; describe a picture"),
         (
             ["a", "-o", "x.png", "--model", "rocket"],
-            "unknown model 'rocket': neither 'pocket' nor a folder; give one",
+            "unknown model 'rocket': neither 'pocket', nor a folder or file, nor a released model",
         ),
         (
             ["a", "-o", "x.png", "--size", "0x256"],
@@ -110,7 +112,25 @@ def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
         ),
         (["a", "-o", "x.png", "--num-images", "0"], "num_images 0 is outside 1 to 64"),
         (["a", "-o", "x.png", "--seed", "-1"], "seed -1 is outside 0 to"),
-        (["a", "-o", "x.png", "--sampler", "magic"], "unknown sampler 'magic'; one of"),
+        (
+            ["a", "-o", "x.png", "--sampler", "magic"],
+            "unknown sampler 'magic'; one of dpm++-2m, dpm++-2m-karras",
+        ),
+        (
+            ["a", "-o", "x.png", "--sampler", "lcm"],
+            "sampler 'lcm' is for models distilled for it, and model tiny",
+        ),
+        (
+            ["a", "-o", "x.png", "--sampler", "lcm", "--guidance-scale", "4.5"],
+            "sampler 'lcm' takes no guidance, which is distilled",
+        ),
+        (["a", "-o", "x.png", "--sampler", "dmd", "--steps", "20"], "steps 20 is outside 1 to 1"),
+        (["a", "-o", "x.png", "--profile", "mine"], "unknown profile 'mine'; one of diffusers, official"),
+        (
+            ["a", "-o", "x.png", "--profile", "official", "--negative-prompt", "blurry"],
+            "profile 'official' takes no negative prompt",
+        ),
+        (["a", "-o", "x.png", "--revision", "main"], "revision 'main' belongs to Hub repositories"),
         (["a", "-o", "x.png", "--dtype", "int8"], "unknown dtype 'int8'; one of auto, float32, bfloat16"),
         (
             ["a", "-o", "x.png", "--device", "toaster"],
@@ -193,6 +213,75 @@ def test_the_output_is_checked_before_the_work_starts(
     monkeypatch.setattr("pixart_sigma.cli.generate._generate_with_progress", start)
     assert run(["generate", "a", "-o", "nowhere/x.png", "--model", str(tiny_folder)]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_the_profile_changes_the_picture_and_is_written_in_it(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--model", str(tiny_folder), "--size", "32x32", "--steps", "2"]
+    pixels = {}
+    for profile in ("diffusers", "official"):
+        output = tmp_path / f"{profile}.png"
+        assert run(["generate", PROMPT, "-o", str(output), "--profile", profile, *common]) == 0
+        with Image.open(output) as image:
+            assert image.text["profile"] == profile
+            pixels[profile] = image.tobytes()
+    assert pixels["diffusers"] != pixels["official"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_distilled_model_is_sampled_in_its_own_way(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "distilled"))
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "LCMScheduler"}))
+    common = ["--model", str(folder), "--size", "32x32"]
+    assert run(["generate", PROMPT, "-o", str(tmp_path / "a.png"), *common]) == 0
+    with Image.open(tmp_path / "a.png") as image:
+        made = {name: image.text[name] for name in ("sampler", "steps", "guidance_scale")}
+    assert made == {"sampler": "lcm", "steps": "4", "guidance_scale": "1.0"}
+    capsys.readouterr()
+    assert run(["generate", PROMPT, "-o", str(tmp_path / "b.png"), "--sampler", "euler", *common]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: model distilled was distilled for sampler 'lcm' and makes no pictures with 'euler'; use --sampler lcm"
+    )
+
+
+def test_parts_are_taken_from_components(tiny_folder: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(tiny_folder / "transformer", tmp_path / "mine"))
+    common = ["--size", "32x32", "--steps", "1"]
+    pixels = []
+    for name, options in {
+        "whole": ["--model", str(tiny_folder)],
+        "parts": ["--model", str(bare), "--components", str(tiny_folder)],
+    }.items():
+        output = tmp_path / f"{name}.png"
+        assert run(["generate", PROMPT, "-o", str(output), *options, *common]) == 0
+        with Image.open(output) as image:
+            pixels.append(image.tobytes())
+            assert image.text["model"] == {"whole": "tiny", "parts": "mine"}[name]
+    assert pixels[0] == pixels[1]
+
+
+def test_everything_is_checked_before_a_model_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(*_: object) -> None:
+        raise AssertionError("a model is fetched")
+
+    monkeypatch.setattr("pixart_sigma.cli.generate.find_pipeline", fetch)
+    picture = str(tmp_path / "x.png")
+    for arguments in (
+        ["a", "-o", "nowhere/x.png"],
+        ["a", "-o", picture, "--steps", "0"],
+        ["a", "-o", picture, "--size", "1x1"],
+        ["a", "-o", picture, "--aspect", "9:1"],
+        ["a", "-o", picture, "--lora", "nothing.safetensors"],
+        ["a", "-o", picture, "--sampler", "dmd", "--guidance-scale", "3"],
+    ):
+        assert run(["generate", *arguments, "--model", "sigma-1024"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 6
 
 
 def test_a_cut_prompt_is_a_warning_line(

@@ -46,12 +46,11 @@ def test_check_says_what_would_happen_and_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models" / "pixart_sigma_sdxlvae_T5_diffusers").mkdir(parents=True)
     assert run(["recipes", "check", "sigma-512", "--set", "run.batch_size=64"]) == 0
     output, errors = capsys.readouterr()
     assert output.splitlines() == [
         "a transformer, at 512 px, 40 buckets from 256x1024 to 1024x256",
-        "begins with models/PixArt-Sigma-XL-2-256x256; positions for 32 x 32 tokens",
+        "begins with sigma-256; positions for 32 x 32 tokens",
         "learns from pixart data/sigma; features cached",
         "100,000 steps of 64, bf16, seed 0",
         "came, learning rate 1e-05 (2e-05 at a batch of 256), constant after 1,000 of warm-up, clip 0.01, "
@@ -60,7 +59,6 @@ def test_check_says_what_would_happen_and_what_is_missing(
         "weights in bf16",
     ]
     assert errors.splitlines() == [
-        "warning: start.model models/PixArt-Sigma-XL-2-256x256 is not there yet",
         "warning: data.sources.0.pixart data/sigma is not there yet",
     ]
 

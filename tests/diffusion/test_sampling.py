@@ -175,9 +175,47 @@ def test_progress_counts_the_schedulers_steps(scheduler, total):
         scheduler,
         4,
         1.0,
-        on_step=lambda done, of: seen.append((done, of)),
+        on_step=lambda step: seen.append((step.done, step.total)),
     )
     assert seen == [(done, total) for done in range(1, total + 1)]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_step_can_be_read_and_the_sampling_stopped(stop_after):
+    steps = []
+
+    def read(step):
+        steps.append(step)
+        return step.done < stop_after
+
+    scheduler = released_scheduler()
+    noise = torch.randn(1, 4, 4, 4)
+
+    def shrink(latents, timestep, caption):
+        return latents * 0.3
+
+    result = denoise(
+        ClosedFormModel(shrink), noise, number_captions(0, 1), None, scheduler, 4, 1.0, on_step=read
+    )
+    assert [step.done for step in steps] == list(range(1, stop_after + 1))
+    assert torch.equal(result, steps[-1].latents)
+    scheduler.set_timesteps(4)
+    assert [step.timestep for step in steps] == scheduler.timesteps[:stop_after].tolist()
+
+
+def test_none_does_not_stop():
+    seen = []
+    denoise(
+        ClosedFormModel(lambda latents, timestep, caption: latents * 0.1),
+        torch.randn(1, 4, 4, 4),
+        number_captions(0, 1),
+        None,
+        released_scheduler(),
+        4,
+        1.0,
+        on_step=lambda step: seen.append(step.done),
+    )
+    assert len(seen) == 4
 
 
 def tiny_transformer(kv_compression=None):

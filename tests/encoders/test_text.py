@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from comparison import relative_error
 from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.errors import InvalidInput
 
 PROMPTS = ["a red house", "a small cactus with a happy face in the desert", "", "a red house"]
 
@@ -52,10 +54,63 @@ def test_gradients_flow(encoder: TextEncoder) -> None:
 
 
 def test_a_long_prompt_is_cut_with_a_warning_and_keeps_its_end_token(encoder: TextEncoder) -> None:
-    with pytest.warns(UserWarning, match="a prompt of 401 tokens is cut to 300; shorten it"):
+    with pytest.warns(
+        UserWarning, match="a prompt of 401 tokens is cut to 300; shorten it, or lose 'red red"
+    ):
         (ids,) = encoder.tokenize(["red " * 400])
     assert len(ids) == 300
     assert ids[-1] == encoder.tokenizer.eos_token_id
+
+
+def test_what_is_cut_is_said(encoder: TextEncoder) -> None:
+    with pytest.warns(UserWarning, match=r"or lose 'house by a lake'$"):
+        encoder.tokenize(["red " * 299 + "house by a lake"])
+    with pytest.warns(UserWarning, match=r"or lose 'happy( red)+ … red( red)+ lake'$") as caught:
+        encoder.tokenize(["red " * 299 + "happy " + "red " * 99 + "lake"])
+    assert len(str(caught[0].message)) < 250
+
+
+def test_another_caption_length_shares_the_model(encoder: TextEncoder) -> None:
+    short = encoder.with_caption_length(120)
+    assert short.model is encoder.model
+    with pytest.warns(UserWarning, match="a prompt of 201 tokens is cut to 120"):
+        (ids,) = short.tokenize(["red " * 200])
+    assert len(ids) == 120
+    assert encoder.caption_length == 300
+
+
+def test_the_tokenizer_may_lie_elsewhere(encoder: TextEncoder, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder / "tokenizer", tmp_path / "words" / "tokenizer")
+    shutil.copytree(tiny_folder / "text_encoder", tmp_path / "model" / "text_encoder")
+    loaded = TextEncoder.from_pretrained(
+        tmp_path / "model", tokenizer_folder=tmp_path / "words", caption_length=120
+    )
+    assert loaded.caption_length == 120
+    assert loaded.tokenize(PROMPTS) == encoder.tokenize(PROMPTS)
+
+
+def test_the_null_embedding_is_the_empty_caption_and_what_its_padding_became(encoder: TextEncoder) -> None:
+    embedding = encoder.null_embedding(7)
+    assert embedding.shape == (7, 16)
+    assert not embedding.requires_grad
+    with torch.no_grad():
+        alone, mask = encoder.encode([""])
+    assert mask.tolist() == [[True]]
+    assert relative_error(embedding[:1], alone[0]) <= 1e-5
+    # As the official code does it: the tokenizer pads, and the mask goes with the tokens.
+    tokens = encoder.tokenizer("", padding="max_length", max_length=7, return_tensors="pt")
+    with torch.no_grad():
+        expected = encoder.model(tokens.input_ids, attention_mask=tokens.attention_mask)
+        unmasked = encoder.model(tokens.input_ids).last_hidden_state[0]
+    assert relative_error(embedding, expected.last_hidden_state[0]) <= 1e-6
+    assert relative_error(embedding[:1], unmasked[:1]) > 1e-3
+    assert embedding[1:].abs().amax(1).min() > 0
+    assert encoder.null_embedding().shape == (300, 16)
+
+
+def test_a_null_embedding_without_room_is_refused(encoder: TextEncoder) -> None:
+    with pytest.raises(InvalidInput, match="caption_length is 0; the empty caption alone has 1 tokens"):
+        encoder.null_embedding(0)
 
 
 def test_a_prompt_of_exactly_the_caption_length_is_not_cut(encoder: TextEncoder) -> None:

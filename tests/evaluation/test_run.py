@@ -184,13 +184,30 @@ def test_an_extractor_without_texts_gives_fid_alone(
 ) -> None:
     class Plain:
         name = "plain-1"
+        side = SIDE  # of pictures that are no larger it makes no patches
         features = FakeExtractor().features
 
     monkeypatch.setattr("pixart_sigma.evaluation.run.extractor", lambda choice, device: Plain())
     metrics = evaluate(request(tiny_folder, tmp_path, PROMPTS[:2]), ignore, DRAWN)
     found = {one["metric"] for one in metrics["figures"]}
     assert "FID" in found
-    assert not {"CMMD", "CLIP score"} & found
+    assert not {"CMMD", "CLIP score", "patch FID"} & found
+
+
+def test_patches_are_compared_with_those_of_pictures_of_the_same_size(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    shared = tmp_path / "reference.safetensors"
+    same = evaluate(
+        request(tiny_folder, tmp_path / "same", PROMPTS[:3], save_reference=shared), ignore, DRAWN
+    )
+    truth, model = figure(same, "patch FID", "", "truth"), figure(same, "patch FID", "", "model")
+    assert truth["value"] < model["value"]
+    other = evaluate(
+        request(tiny_folder, tmp_path / "other", PROMPTS[:3], reference=shared, size=(SIDE + 16, SIDE)),
+        ignore,
+    )
+    assert "patch FID" not in {one["metric"] for one in other["figures"]}
 
 
 def test_without_tesseract_a_warning_takes_the_place_of_lettering(

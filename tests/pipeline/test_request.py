@@ -10,7 +10,7 @@ from pixart_sigma.pipeline.request import Lora, Request, parse_lora, parse_windo
 
 def test_the_defaults_are_the_released_settings() -> None:
     request = Request(("a red house",))
-    assert (request.num_steps, request.guidance_scale, request.sampler) == (20, 4.5, "dpm-solver")
+    assert (request.num_steps, request.guidance_scale, request.sampler) == (20, 4.5, "dpm++-2m")
     assert (request.height, request.width, request.kv_compression) == (None, None, None)
 
 
@@ -25,6 +25,16 @@ def test_the_defaults_are_the_released_settings() -> None:
         ({"height": 64, "width": 60}, "width 60 is not a multiple of 16"),
         ({"num_steps": 0}, "steps 0 is outside 1 to 999"),
         ({"num_steps": 1000}, "steps 1000 is outside 1 to 999"),
+        (
+            {"sampler": "lcm", "num_steps": 51},
+            "steps 51 is outside 1 to 50; 4 is a good choice with sampler lcm",
+        ),
+        (
+            {"sampler": "dmd", "num_steps": 2},
+            "steps 2 is outside 1 to 1; 1 is a good choice with sampler dmd",
+        ),
+        ({"sampler": "lcm", "num_steps": 4}, "sampler 'lcm' takes no guidance, which is distilled"),
+        ({"sampler": "dmd", "num_steps": 1}, "sampler 'dmd' takes no guidance"),
         ({"num_images": 0}, "num_images 0 is outside 1 to 64"),
         ({"num_images": 33, "prompts": ("a", "b")}, "num_images 33 is outside 1 to 32"),
         ({"seed": -1}, "seed -1 is outside 0 to"),
@@ -33,7 +43,7 @@ def test_the_defaults_are_the_released_settings() -> None:
         ({"guidance_scale": math.inf}, "guidance scale inf is not a number of at least 1"),
         ({"guidance_scale": 0.5}, "guidance scale 0.5 is not a number of at least 1"),
         ({"guidance_scale": 1.0, "negative_prompt": "blurry"}, "a negative prompt needs guidance"),
-        ({"sampler": "magic"}, "unknown sampler 'magic'; one of dpm-solver"),
+        ({"sampler": "magic"}, "unknown sampler 'magic'; one of dpm++-2m"),
         ({"kv_compression": (1, 1)}, "compression window 1x1 is not between 1x2 and 4x4"),
         ({"kv_compression": (2, 5)}, "compression window 2x5 is not between 1x2 and 4x4"),
         ({"kv_compression": (0, 2)}, "compression window 0x2 is not between 1x2 and 4x4"),

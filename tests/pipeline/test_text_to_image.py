@@ -8,17 +8,14 @@ import pytest
 import torch
 
 from comparison import relative_error
+from pixart_sigma.diffusion.sampling import Step
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.pipeline.images import to_image
+from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
 from pixart_sigma.pipeline.request import Lora
-from pixart_sigma.pipeline.text_to_image import (
-    TextToImage,
-    resolve_device,
-    resolve_dtype,
-    seeded_noise,
-    to_image,
-)
+from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.transformer import save_transformer
 from tiny_lora import write_lora_file
 from tiny_pipeline import TRANSFORMER, write_text_encoder
@@ -57,12 +54,24 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(model: TextToImage) 
         assert relative_error(alone.latents[0], latents) <= 1e-5
 
 
-def test_noise_is_bit_equal_whatever_the_batch() -> None:
-    def noise(*seeds: int) -> torch.Tensor:
-        return seeded_noise([torch.Generator().manual_seed(seed) for seed in seeds], (4, 8, 6))
+@pytest.mark.parametrize("sampler", ["sa-solver", "euler"])
+def test_what_a_sampler_draws_depends_on_the_seed_and_not_on_the_batch(
+    model: TextToImage, sampler: str
+) -> None:
+    options = SMALL | {"num_steps": 6, "sampler": sampler, "output": "latents"}
+    together = model("a red house", seed=10, num_images=2, **options).latents
+    alone = model("a red house", seed=11, **options).latents
+    assert relative_error(alone[0], together[1]) <= 1e-5
 
-    assert torch.equal(noise(5, 6)[1], noise(6)[0])
-    assert not torch.equal(noise(5), noise(6))
+
+def test_noise_that_is_given_is_not_drawn_again_on_the_way(model: TextToImage) -> None:
+    """The picture's own noise, given, makes the picture's own: what its generator draws next is the same."""
+    options = SMALL | {"num_steps": 6, "sampler": "sa-solver", "output": "latents"}
+    own = seeded_noise(picture_generators([3]), (4, 8, 6))
+    assert torch.equal(
+        model("a red house", seed=3, noise=own, **options).latents,
+        model("a red house", seed=3, **options).latents,
+    )
 
 
 def test_pictures_of_several_prompts_are_ordered_by_prompt(model: TextToImage) -> None:
@@ -80,8 +89,23 @@ def test_prompts_are_lower_cased_and_stripped(model: TextToImage) -> None:
 
 def test_steps_are_reported(model: TextToImage) -> None:
     reported: list[tuple[int, int]] = []
-    model("a red house", on_step=lambda done, total: reported.append((done, total)), **SMALL)
+    model("a red house", on_step=lambda step: reported.append((step.done, step.total)), **SMALL)
     assert reported == [(1, 2), (2, 2)]
+
+
+def test_a_step_can_stop_and_what_there_is_becomes_the_picture(model: TextToImage) -> None:
+    seen = []
+
+    def stop(step: Step) -> bool:
+        seen.append(step.latents.clone())
+        return step.done < 2
+
+    options = SMALL | {"num_steps": 5}
+    result = model("a red house", on_step=stop, **options)
+    assert len(seen) == 2
+    assert torch.equal(result.latents, seen[1])
+    assert result.images[0].tobytes() == model.decode(seen[1])[0].tobytes()
+    assert result.images[0].tobytes() != model("a red house", **options).images[0].tobytes()
 
 
 def test_latents_alone_are_not_decoded(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,11 +120,6 @@ def test_images_are_the_decoded_latents(model: TextToImage) -> None:
     with torch.no_grad():
         pixels = model.autoencoder.decode(result.latents)[0]
     assert result.images[0].tobytes() == to_image(pixels).tobytes()
-
-
-def test_pixels_become_bytes() -> None:
-    pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(3, 1, 5)
-    assert [pixel[0] for pixel in to_image(pixels).get_flattened_data()] == [0, 0, 128, 255, 255]
 
 
 def test_compression_averages_keys_and_values_in_the_deeper_half(model: TextToImage) -> None:
@@ -138,17 +157,6 @@ def test_bfloat16_is_near_float32(tiny_folder: Path, model: TextToImage) -> None
     assert relative_error(result.latents.float(), model("a red house", **SMALL).latents) < 0.1
 
 
-def test_auto_is_float32_on_the_cpu_and_bfloat16_elsewhere() -> None:
-    assert resolve_dtype("auto", torch.device("cpu")) == torch.float32
-    assert resolve_dtype("auto", torch.device("cuda")) == torch.bfloat16
-
-
-@pytest.mark.parametrize("device", ["toaster", "cpu:nine", "meta"])
-def test_an_unknown_device_is_refused(device: str) -> None:
-    with pytest.raises(InvalidInput, match=f"device '{device}' is not available here"):
-        resolve_device(device)
-
-
 def test_bad_input_of_a_call_is_refused(model: TextToImage) -> None:
     with pytest.raises(InvalidInput, match="the prompt is empty"):
         model(" ")
@@ -158,6 +166,8 @@ def test_bad_input_of_a_call_is_refused(model: TextToImage) -> None:
         model("a red house", output="video", **SMALL)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="unknown dtype 'float64'"):
         TextToImage.from_pretrained("pocket", dtype="float64")
+    with pytest.raises(InvalidInput, match="unknown profile 'mine'; one of diffusers, official"):
+        TextToImage.from_pretrained("pocket", profile="mine")
 
 
 def test_parts_that_do_not_fit_are_refused(tiny_folder: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from pixart_sigma.training.recipe.describe import describe, missing
         ("pocket-lora", [], "the adapter with the averaged weights"),
         ("pocket-256", ["export.weights=last"], "the pipeline with the last weights in bf16"),
         ("sigma-512-dreambooth", [], 'folder instance 20 times and 100 class images of "a photo of a dog"'),
-        ("sigma-256-vae-swap", [], "positions for 16 x 16 tokens, scale 0.5; autoencoder from models/"),
+        ("sigma-256-vae-swap", [], "positions for 16 x 16 tokens, scale 0.5; autoencoder from sigma-1024"),
         ("sigma-256-vae-swap", [], "latents scaled as its config.json says; captions of up to 300 tokens"),
         ("sigma-4k", [], "40 buckets from 1408x5760 to 5760x1408"),
         ("sigma-4k", [], "keys and values compressed 2x2 (conv, blocks deep)"),
@@ -68,8 +68,6 @@ def test_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "data.validation.table held.lance"
     ]
     assert missing(load_recipe("sigma-256-vae-swap")) == [
-        "start.model models/PixArt-XL-2-256x256",
-        "start.vae models/pixart_sigma_sdxlvae_T5_diffusers",
         "data.sources.0.pixart data/sigma",
     ]
     assert missing(load_recipe("pocket-alpha")) == [

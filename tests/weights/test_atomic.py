@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.weights.atomic import check_writable, written_whole
+from pixart_sigma.weights.atomic import check_writable, folder_written_whole, written_whole
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -63,3 +63,43 @@ def test_a_folder_that_refuses_files_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # the tests may run as root, whom no folder refuses
     with pytest.raises(InvalidInput, match=r"is not writable \(Permission denied\)"):
         check_writable(tmp_path / "file")
+
+
+def test_a_folder_takes_the_place_of_another_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for content in ("old", "new"):
+        with folder_written_whole(path) as temporary:
+            (temporary / content).write_text(content)
+            assert not (path / content).exists()
+        assert [file.name for file in path.iterdir()] == [content]
+    assert list(tmp_path.iterdir()) == [path]
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_after_a_failure_the_old_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("old")
+
+    def fail_halfway() -> None:
+        with folder_written_whole(path) as temporary:
+            (temporary / "new").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if Path(target) == path and not (self / "old").exists():
+            raise OSError(18, "Invalid cross-device link")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="cross-device"), folder_written_whole(path) as temporary:
+        (temporary / "new").write_text("whole")
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]

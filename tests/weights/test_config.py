@@ -67,10 +67,10 @@ def test_a_missing_interpolation_scale_is_that_of_diffusers(sample_size: int, sc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation_fn": "geglu"}, "activation_fn 'geglu' is not PixArt's"),
-        ({"norm_type": "ada_norm_zero"}, "norm_type 'ada_norm_zero' is not PixArt's"),
+        ({"activation_fn": "geglu"}, "activation_fn 'geglu', which is not PixArt's"),
+        ({"norm_type": "ada_norm_zero"}, "norm_type 'ada_norm_zero', which is not PixArt's"),
         ({"caption_channels": None}, "no caption_channels"),
-        ({"num_layers": 0}, "num_layers is 0"),
+        ({"num_layers": 0}, "num_layers 0; it must be positive"),
         ({"kv_compression": {"window": [2, 2], "operator": "magic", "blocks": [1]}}, "magic"),
         ({"kv_compression": {"windows": [2, 2]}}, "windows"),
     ],
@@ -81,5 +81,5 @@ def test_another_models_configuration_is_refused(change: dict[str, object], mess
 
 
 def test_a_size_that_is_no_number_is_refused() -> None:
-    with pytest.raises(WeightsError, match="sample_size 'large', not a number"):
+    with pytest.raises(WeightsError, match="sample_size 'large', not a whole number"):
         transformer_config({**config_content(TRANSFORMER), "sample_size": "large"}, [])

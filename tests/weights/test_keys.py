@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from comparison import load_golden
+from pixart_sigma.errors import WeightsError
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
-from pixart_sigma.weights.keys import OFFICIAL_BUFFERS, OFFICIAL_NAMES, from_official
+from pixart_sigma.weights.keys import OFFICIAL_BUFFERS, OFFICIAL_NAMES, from_official, to_official
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,9 @@ def test_official_names_become_exactly_ours(
     expected = {name: tensor.shape for name, tensor in PixArtTransformer(config).state_dict().items()}
     assert {name: tensor.shape for name, tensor in ours.items()} == expected
     assert set(leftovers) == set(OFFICIAL_BUFFERS)
+    back = to_official(ours)
+    assert back.keys() | set(OFFICIAL_BUFFERS) == official.keys()
+    assert all(torch.equal(tensor, official[name]) for name, tensor in back.items())
 
 
 def test_fused_rows_are_split_in_their_order() -> None:
@@ -67,3 +71,18 @@ def test_no_two_official_names_share_one_of_ours() -> None:
         ("{}" in source) == ("{}" in target) for source, names in OFFICIAL_NAMES.items() for target in names
     )
     assert not any(re.search(r"\.(weight|bias)$", target) for target in targets)
+
+
+def test_what_cannot_be_fused_is_named() -> None:
+    query, key, value = (f"transformer_blocks.7.attn1.to_{letter}.bias" for letter in "qkv")
+    with pytest.raises(WeightsError, match=r"blocks\.7\.attn\.qkv\.bias cannot be made"):
+        to_official({query: torch.ones(2), key: torch.ones(2)})
+    with pytest.raises(WeightsError, match="not all there in one dtype"):
+        to_official({query: torch.ones(2), key: torch.ones(2), value: torch.ones(2).half()})
+    with pytest.raises(WeightsError, match="stray has no place in the official layout"):
+        to_official({"stray": torch.ones(2)})
+
+
+def test_rows_that_are_no_equal_parts_are_named() -> None:
+    with pytest.raises(WeightsError, match=r"blocks\.0\.cross_attn\.kv_linear\.bias has shape \[3\]"):
+        from_official({"blocks.0.cross_attn.kv_linear.bias": torch.ones(3)})

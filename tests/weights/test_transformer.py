@@ -10,13 +10,8 @@ from safetensors.torch import load_file, save_file
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression
 from pixart_sigma.model.transformer import PixArtTransformer
-from pixart_sigma.weights.transformer import (
-    INDEX_FILE,
-    WEIGHTS_FILE,
-    load_transformer,
-    save_transformer,
-    with_average_compression,
-)
+from pixart_sigma.weights.checkpoint import INDEX_FILE, WEIGHTS_FILE
+from pixart_sigma.weights.transformer import load_transformer, save_transformer, with_average_compression
 from tiny_pipeline import TRANSFORMER
 
 COMPRESSED = replace(TRANSFORMER, kv_compression=KVCompression((2, 2), "conv", (2, 3)))

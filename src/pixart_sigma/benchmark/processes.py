@@ -1,4 +1,4 @@
-"""The other end of `worker.py`: starts the processes of all rows, lets them step in turns, watches their memory."""
+"""The other end of `serving.py`: starts the processes of all rows, lets them run in turns, watches their memory."""
 
 from __future__ import annotations
 
@@ -7,46 +7,64 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixart_sigma.benchmark.switches import Switches
 from pixart_sigma.errors import MissingDependency, PixArtSigmaError
 
 _SAMPLING_SECONDS = 0.005
 
 
+@dataclass(frozen=True)
+class Task:
+    """A row's name, the module that its process runs, and what the module is told."""
+
+    name: str
+    module: str
+    arguments: dict[str, Any]
+
+
 @dataclass
 class Worker:
-    """A process and what it told. `memory`: bytes at the peak of a step, beyond what imports took; None if unknown."""
+    """A process and what it told.
+
+    `memory`: bytes at the peak, beyond what imports took; None if unknown. `ready`: what it said when it was warm.
+    `runs`: the seconds of each timed run, by stage, with "total" for the whole.
+    """
 
     name: str
     process: subprocess.Popen[str]
     log: Path
     memory: int | None = None
-    warm_up_seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    ready: dict[str, Any] = field(default_factory=dict)
+    runs: list[dict[str, float]] = field(default_factory=list)
     _idle: int | None = None
 
+    @property
+    def seconds(self) -> list[float]:
+        """Of each timed run, as a whole."""
+        return [run["total"] for run in self.runs]
+
     def imported(self) -> None:
-        """Wait for the process to have imported what it needs; its memory from here on is the step's."""
+        """Wait for the process to have imported what it needs; its memory from here on is the work's."""
         self._idle = self._read()["idle_memory"]
 
     def warmed_up(self) -> None:
-        """Wait for the first steps."""
-        answer = self._watched_read()
-        self.warm_up_seconds, self.losses = answer["warm_up_seconds"], answer["losses"]
+        """Wait for everything that is not timed."""
+        self.ready = self._watched_read()
 
-    def take(self, num_steps: int) -> None:
-        """Have it take some steps and wait for them."""
+    def take(self, num_runs: int) -> None:
+        """Have it run some times and wait for it."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{num_steps}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{num_runs}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended; reading says how
         answer = self._watched_read()
-        self.seconds += answer["seconds"]
+        self.runs += answer["runs"]
         if answer["memory"] is not None:  # a GPU's own count
             self.memory = answer["memory"]
 
@@ -74,36 +92,38 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
+            status = self.process.wait()
             last = (self.log.read_text("utf-8", "replace").strip() or "no output").splitlines()[-1]
-            raise PixArtSigmaError(f"the process of {self.name!r} ended: {last}; see {self.log}")
+            killed = " (killed: by the kernel, if memory ran out)" if status == -9 else ""
+            raise PixArtSigmaError(f"the process of {self.name!r} ended{killed}: {last}")
         answer: dict[str, Any] = json.loads(line)
+        if "missing" in answer:
+            raise MissingDependency(answer["missing"])
         if "error" in answer:
-            raise MissingDependency(answer["error"])
+            raise PixArtSigmaError(f"{self.name}: {answer['error']}")
         return answer
 
 
 @contextlib.contextmanager
-def started(
-    scenario: str, rows: dict[str, tuple[str, Switches]], device: str, folder: Path
-) -> Iterator[list[Worker]]:
-    """A warm worker for each row, a name → (side "ours" or "plain", switches); all end with the block.
+def started(tasks: Sequence[Task], folder: Path) -> Iterator[list[Worker]]:
+    """A warm worker for each task; all end with the block. Logs go to `folder`.
 
-    They are built one after the other, so that no two compute at a time. Logs go to `folder`.
+    They are built one after the other, so that no two compute at a time. Raises MissingDependency for what a process
+    lacks, PixArtSigmaError if one ends early.
     """
     workers: list[Worker] = []
     try:
-        for number, (name, (side, switches)) in enumerate(rows.items()):
-            task = {"scenario": scenario, "side": side, "device": device, "switches": asdict(switches)}
-            log = folder / f"{scenario}-{number}.log"
+        for number, task in enumerate(tasks):
+            log = folder / f"{number}.log"
             with log.open("w", encoding="utf-8") as errors:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "pixart_sigma.benchmark.worker", json.dumps(task)],
+                    [sys.executable, "-m", task.module, json.dumps(task.arguments)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
                 )
-            worker = Worker(name, process, log)
+            worker = Worker(task.name, process, log)
             workers.append(worker)
             worker.imported()
             worker.warmed_up()
@@ -112,6 +132,13 @@ def started(
         for worker in workers:
             worker.process.kill()
             worker.process.communicate()
+
+
+def take_turns(workers: Sequence[Worker], rounds: int) -> None:
+    """A run of each worker a round: there and back, so that none always follows the same other one."""
+    for number in range(rounds):
+        for worker in workers if number % 2 == 0 else reversed(workers):
+            worker.take(1)
 
 
 def anonymous_memory(pid: int) -> int | None:

@@ -2,49 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from pixart_sigma.allocator import keep_freed_memory
-from pixart_sigma.benchmark.attention import attention
-from pixart_sigma.benchmark.plan_check import plan_check
-from pixart_sigma.benchmark.scenarios import choose
-from pixart_sigma.benchmark.table import describe_machine, render_table, write_json
-from pixart_sigma.benchmark.train_step import ablations, train_step
+from pixart_sigma.benchmark.figures import Figures, collect, render, write_figures
+from pixart_sigma.benchmark.inference.measure import measure
+from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
+from pixart_sigma.benchmark.inference.scenarios import choose as choose_inference
+from pixart_sigma.benchmark.table import Row
+from pixart_sigma.benchmark.training.attention import attention
+from pixart_sigma.benchmark.training.plan_check import plan_check
+from pixart_sigma.benchmark.training.scenarios import choose as choose_training
+from pixart_sigma.benchmark.training.train_step import ablations, train_step
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.text_to_image import resolve_device
-from pixart_sigma.weights.atomic import check_writable
+from pixart_sigma.pipeline.device import DTYPES, resolve_device
+from pixart_sigma.pipeline.request import Request
+from pixart_sigma.weights.atomic import check_writable, written_whole
 
-Suite = Literal["train-step", "ablations", "plan", "attention"]
+TrainingSuite = Literal["train-step", "ablations", "plan", "attention"]
+Say = Callable[[str], None]
 
 
-def run_suite(
-    suite: str,
-    scenarios: list[str],
+@dataclass(frozen=True)
+class Output:
+    """Files for the figures and for the page's section, None for neither. Raises InvalidInput if one cannot be."""
+
+    json_file: Path | None = None
+    markdown_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.json_file, self.markdown_file):
+            if path is not None:
+                check_writable(path)
+
+    def write(self, figures: Figures) -> None:
+        """Write them."""
+        if self.json_file is not None:
+            write_figures(self.json_file, figures)
+        if self.markdown_file is not None:
+            with written_whole(self.markdown_file) as temporary:
+                temporary.write_text(f"{render(figures)}\n", "utf-8")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the terminal shows, and the rows that failed, a line each."""
+
+    text: str
+    failures: tuple[str, ...] = ()
+
+
+def run_inference(
+    suite: InferenceSuite,
+    scenarios: Sequence[str],
+    dtypes: Sequence[str],
+    device: str,
+    rounds: int,
+    num_steps: int | None,
+    output: Output,
+    say: Say,
+) -> Outcome:
+    """Run a suite on inference. scenarios, dtypes: names; none: all. num_steps: of a picture, for suite pipeline.
+
+    Raises InvalidInput for unknown names and for numbers out of range.
+    """
+    _check_rounds(rounds)
+    chosen = choose_inference(suite, list(scenarios))
+    unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
+    if unknown:
+        raise InvalidInput(f"unknown dtype {unknown[0]!r}; one of {', '.join(DTYPES)} (--dtype)")
+    if num_steps is not None:
+        Request(("a prompt",), num_steps=num_steps)  # which knows the rule
+    where = resolve_device(device)
+    keep_freed_memory()
+    options: dict[str, Any] = {"rounds": rounds}
+    if num_steps is not None:
+        options["steps"] = num_steps
+    rows: list[Row] = []
+    for row in measure(suite, chosen, list(dtypes) or list(DTYPES), where, rounds, num_steps or 1, say):
+        rows.append(row)
+        figures = collect(suite, where, options, rows)
+        output.write(figures)  # row by row: whoever loses patience keeps what there is
+    failures = (
+        f"{row['scenario']} in {row['dtype']}: {row['failed']}" for row in rows if row["failed"] is not None
+    )
+    return Outcome(render(figures), tuple(failures))
+
+
+def run_training(
+    suite: TrainingSuite,
+    scenarios: Sequence[str],
     device: str,
     rounds: int,
     compiled: bool,
-    json_file: Path | None,
-    say: Callable[[str], None],
-) -> str:
-    """Run a suite; returns its table, and writes the JSON file if there is to be one.
+    output: Output,
+    say: Say,
+) -> Outcome:
+    """Run a suite on training. scenarios: names; none: all of the device's; suite attention has none.
 
-    scenarios: names; none: all of the device's. Raises InvalidInput for unknown names, and for options that the suite
-    would ignore.
+    compiled: also time the compiled step, in suite train-step. Raises InvalidInput for unknown names.
     """
-    if suite not in get_args(Suite):
-        raise InvalidInput(f"unknown suite {suite!r}; one of {', '.join(get_args(Suite))}")
-    if rounds < 1:
-        raise InvalidInput(f"rounds is {rounds}; it must be at least 1 (--rounds 5)")
-    if suite != "train-step" and compiled:
-        raise InvalidInput(f"--compile belongs to suite train-step, not to {suite}; leave it out")
-    if suite == "attention" and scenarios:
-        raise InvalidInput("suite attention has no scenarios; leave --scenario out")
-    if json_file is not None:
-        check_writable(json_file)
+    _check_rounds(rounds)
     where = resolve_device(device)
-    chosen = choose(where.type, scenarios)
+    chosen = choose_training(where.type, list(scenarios))
     keep_freed_memory()
     if suite == "train-step":
         rows = train_step(chosen, where, rounds, compiled, say)
@@ -54,7 +117,11 @@ def run_suite(
         rows = plan_check(chosen, where, rounds, say)
     else:
         rows = attention(where, rounds, say)
-    machine = describe_machine(where)
-    if json_file is not None:
-        write_json(json_file, suite, machine, rows)
-    return f"{machine}\n\n{render_table(rows)}"
+    figures = collect(suite, where, {"rounds": rounds}, rows)
+    output.write(figures)
+    return Outcome(render(figures))
+
+
+def _check_rounds(rounds: int) -> None:
+    if rounds < 1:
+        raise InvalidInput(f"rounds is {rounds}; it must be at least 1 (--rounds 5)")

@@ -14,8 +14,10 @@ from typer.exceptions import TyperException
 
 import pixart_sigma
 from pixart_sigma.cli.benchmark import benchmark
+from pixart_sigma.cli.convert import convert
 from pixart_sigma.cli.evaluate import evaluate
 from pixart_sigma.cli.generate import generate
+from pixart_sigma.cli.models import models
 from pixart_sigma.cli.recipes import recipes
 from pixart_sigma.cli.reproduce import reproduce
 from pixart_sigma.cli.train import train
@@ -27,11 +29,13 @@ DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
+app.command()(models)
+app.command()(convert)
 app.command()(train)
 app.command()(evaluate)
 app.command()(reproduce)
 app.add_typer(recipes, name="recipes")
-app.command()(benchmark)
+app.add_typer(benchmark, name="benchmark")
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,27 +6,31 @@ Everything that can be refused cheaply is refused before torch is imported, the 
 import gc
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.cli.progress import progress_bar
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.request import (
+from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, PROFILES, find_profile
+from pixart_sigma.pipeline.request import Lora, Request, make_request, parse_lora, parse_window
+from pixart_sigma.pipeline.samplers import (
     DEFAULT_GUIDANCE_SCALE,
+    DEFAULT_SAMPLER,
     DEFAULT_STEPS,
-    Lora,
-    Request,
-    parse_lora,
-    parse_window,
+    OWN_SAMPLERS,
+    SAMPLERS,
+    check_sampler,
+    kinds_of,
 )
-from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, SAMPLERS
 from pixart_sigma.resolution import nearest_bucket, parse_aspect, parse_size
-from pixart_sigma.weights.folder import POCKET, base_resolution, find_pipeline
+from pixart_sigma.weights.folder import POCKET, PipelineFolders, base_resolution, find_pipeline, read_json
 
 if TYPE_CHECKING:
+    from pixart_sigma.diffusion.sampling import Step
     from pixart_sigma.pipeline.text_to_image import Result
+    from pixart_sigma.weights.catalogue import SamplingKind
 
 
 def generate(
@@ -37,23 +41,46 @@ def generate(
     model: Annotated[
         str,
         typer.Option(
-            metavar="pocket|FOLDER", help="The pocket model, or a folder in diffusers' pipeline layout."
+            metavar="NAME|HUB-ID|FOLDER|FILE",
+            help="The pocket model, a released model by its short name, a model on the Hub, a folder in diffusers' "
+            "layout, or a file of weights (official .pth, .safetensors).",
         ),
     ] = POCKET,
+    components: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|HUB-ID|FOLDER",
+            help="Where the parts are that the model lacks, such as the text encoder. Default: as released.",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="The model's branch, tag or commit on the Hub. Default: the newest.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help=f"Whose conventions decide where they differ: {' or '.join(PROFILES)}.")
+    ] = DEFAULT_PROFILE,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Pixels, multiples of 16. Default: the model's own.")
     ] = None,
     aspect: Annotated[
         str | None, typer.Option(metavar="W:H", help="Snaps to the nearest training size of the model.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = DEFAULT_STEPS,
-    guidance_scale: Annotated[float, typer.Option(help="How closely to follow the prompt; 1: off.")] = (
-        DEFAULT_GUIDANCE_SCALE
-    ),
+    steps: Annotated[
+        int | None, typer.Option(help=f"Denoising steps. Default: the sampler's, mostly {DEFAULT_STEPS}.")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            help=f"How closely to follow the prompt; 1: off. Default: {DEFAULT_GUIDANCE_SCALE}, or the sampler's."
+        ),
+    ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What the picture shall not show.")] = "",
     seed: Annotated[int, typer.Option(help="Picture i of several has seed + i.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures to make.")] = 1,
-    sampler: Annotated[str, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")] = DEFAULT_SAMPLER,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(SAMPLERS)}. Default: the model's, mostly {DEFAULT_SAMPLER}."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: float32 on the CPU.")] = "auto",
     device: Annotated[str, typer.Option(help="As torch names it, or auto: a GPU if there is one.")] = "auto",
     kv_compression: Annotated[
@@ -74,45 +101,56 @@ def generate(
     started = time.perf_counter()
     from pixart_sigma.pipeline.metadata import check_output, numbered
 
-    folder = find_pipeline(model)
-    height, width = _choose_size(size, aspect, folder)
-    request = Request(
-        prompts=(prompt,),
-        negative_prompt=negative_prompt,
-        height=height,
-        width=width,
-        num_steps=steps,
-        guidance_scale=guidance_scale,
-        seed=seed,
-        num_images=num_images,
-        sampler=sampler,
-        kv_compression=parse_window(kv_compression) if kv_compression is not None else None,
-    )
+    find_profile(profile).check_negative_prompt(negative_prompt)
+    height, width, ratio = _parse_size(size, aspect)
+    parameters: dict[str, Any] = {
+        "prompts": (prompt,),
+        "negative_prompt": negative_prompt,
+        "height": height,
+        "width": width,
+        "seed": seed,
+        "num_images": num_images,
+        "kv_compression": parse_window(kv_compression) if kv_compression is not None else None,
+    }
+    # Checked before a model is fetched, which may take an hour; the default sampler allows what any other allows.
+    make_request(sampler or DEFAULT_SAMPLER, steps, guidance_scale, **parameters)
     loras = [parse_lora(text) for text in lora or []]
     paths = numbered(output, num_images)
     for path in paths:
         check_output(path)
+    folders = find_pipeline(model, components, revision)
+    if ratio is not None:
+        parameters["height"], parameters["width"] = nearest_bucket(ratio, base_resolution(folders))
+    kinds = _kinds(folders, adapted=bool(loras))
+    request = make_request(sampler or OWN_SAMPLERS[kinds[0]], steps, guidance_scale, **parameters)
+    check_sampler(request.sampler, kinds, folders.name)
     keep_freed_memory()
-    result = _generate_with_progress(model, dtype, device, loras, request)
-    _write(result, request, loras, paths, POCKET if model == POCKET else folder.resolve().name)
+    result = _generate_with_progress(folders, dtype, device, loras, profile, request)
+    _write(result, request, loras, paths, {"model": folders.name, "profile": profile})
     for path, image_seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {image_seed}")
     print(f"{time.perf_counter() - started:.1f} s")
 
 
-def _choose_size(size: str | None, aspect: str | None, folder: Path) -> tuple[int, int] | tuple[None, None]:
-    """(height, width) in pixels, or (None, None) for the model's own."""
+def _parse_size(size: str | None, aspect: str | None) -> tuple[int | None, int | None, float | None]:
+    """(height, width) in pixels, or height / width, or nothing for the model's own size."""
     if size is not None and aspect is not None:
         raise InvalidInput(f"--size {size} and --aspect {aspect} exclude each other; give one of them")
     if size is not None:
-        return parse_size(size)
-    if aspect is not None:
-        return nearest_bucket(parse_aspect(aspect), base_resolution(folder))
-    return None, None
+        return *parse_size(size), None
+    return None, None, parse_aspect(aspect) if aspect is not None else None
+
+
+def _kinds(folders: PipelineFolders, *, adapted: bool) -> "tuple[SamplingKind, ...]":
+    """How the model can be sampled, its own way first."""
+    config: dict[str, Any] = {}
+    if folders.release is None:
+        config = read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")
+    return kinds_of(folders.release, config, adapted=adapted)
 
 
 def _generate_with_progress(
-    model: str, dtype: str, device: str, loras: list[Lora], request: Request
+    folders: PipelineFolders, dtype: str, device: str, loras: list[Lora], profile: str, request: Request
 ) -> "Result":
     with progress_bar() as progress:
         task = progress.add_task("loading", total=request.num_steps)
@@ -122,18 +160,24 @@ def _generate_with_progress(
         try:
             from pixart_sigma.pipeline.text_to_image import TextToImage
 
-            pipeline = TextToImage.from_pretrained(model, dtype=dtype, device=device, loras=loras)
+            pipeline = TextToImage.from_pretrained(
+                folders, dtype=dtype, device=device, loras=loras, profile=profile
+            )
         finally:
             gc.freeze()
             gc.enable()
         progress.update(task, description="denoising")
-        result: Result = pipeline.generate(
-            request, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+
+        def show(step: "Step") -> None:
+            progress.update(task, completed=step.done, total=step.total)
+
+        result: Result = pipeline.generate(request, show)
         return result
 
 
-def _write(result: "Result", request: Request, loras: list[Lora], paths: list[Path], model_name: str) -> None:
+def _write(
+    result: "Result", request: Request, loras: list[Lora], paths: list[Path], made_by: dict[str, str]
+) -> None:
     from pixart_sigma import __version__
     from pixart_sigma.pipeline.metadata import write_png
 
@@ -146,7 +190,7 @@ def _write(result: "Result", request: Request, loras: list[Lora], paths: list[Pa
             "guidance_scale": request.guidance_scale,
             "sampler": request.sampler,
             "size": f"{image.width}x{image.height}",
-            "model": model_name,
+            **made_by,
             "version": __version__,
         }
         if request.kv_compression is not None:

@@ -11,6 +11,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +37,23 @@ class Denoiser(Protocol):
     ) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Step:
+    """What there is after a step of sampling: `done` of `total` steps, the last one from `timestep`.
+
+    latents (B, C, H, W) are as the scheduler holds them, noised still: to be read, not written to.
+    """
+
+    done: int
+    total: int
+    timestep: float
+    latents: Tensor
+
+
+OnStep = Callable[[Step], bool | None]
+"""Called after each step. False stops the sampling; its result is then the latents so far."""
+
+
 def guide(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
     """Classifier-free guidance: negative + scale · (positive - negative), on every channel."""
     return negative + guidance_scale * (positive - negative)
@@ -53,7 +71,7 @@ def denoise(
     image_size: Tensor | None = None,
     aspect_ratio: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """noise (B, C, H, W) of unit variance → latents (B, C, H, W), scaled, fp32.
 
@@ -63,7 +81,7 @@ def denoise(
     is not used.
     image_size (1, 2) and aspect_ratio (1, 1): for micro-conditioning.
     generator: for schedulers that add noise and for random discard; one per sample makes a sample
-    independent of its batch. on_step(done, total) is called after each of the scheduler's steps.
+    independent of its batch. on_step: called after each of the scheduler's steps, and may stop.
     Raises InvalidInput for a batch that does not match its captions, num_steps < 1, guidance that is not
     finite, guidance without negative captions, random discard without a generator.
     """
@@ -110,6 +128,6 @@ def denoise(
                 negative, positive = prediction.chunk(2)
                 prediction = guide(negative, positive, guidance_scale)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
-            if on_step is not None:
-                on_step(index + 1, total)
+            if on_step is not None and on_step(Step(index + 1, total, float(timestep), latents)) is False:
+                break
     return latents

@@ -11,6 +11,9 @@ from typing import Any
 
 from pixart_sigma.errors import MissingDependency, WeightsError
 
+LONGEST_SHOWN = 200
+"""Characters of a file's own text in a message."""
+
 
 def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
     """A diffusers or transformers model class and a folder with config.json and .safetensors → the model, in
@@ -53,13 +56,22 @@ def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
 def first_line(error: BaseException) -> str:
     """An exception's message cut to one line, since errors here are printed on one."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    return _printable(lines[0].rstrip(".:")) if lines else type(error).__name__
 
 
 def abbreviate(names: list[str], shown: int = 3) -> str:
-    """["a", "b", "c", "d"] → "a, b, c and 1 more"."""
+    """["a", "b", "c", "d"] → "a, b, c and 1 more".
+
+    Names come from files, so a long one is cut, and what would move a terminal's cursor is written out.
+    """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    return ", ".join(_printable(name) for name in names[:shown]) + more
+
+
+def _printable(name: str) -> str:
+    if len(name) > LONGEST_SHOWN:
+        name = f"{name[:LONGEST_SHOWN]}…"
+    return name if name.isprintable() else ascii(name)
 
 
 @contextmanager

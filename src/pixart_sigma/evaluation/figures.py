@@ -25,6 +25,7 @@ ADHERENCE = "prompt adherence"
 ATTRIBUTE = "attributes read right"
 CLIP_SCORE = "CLIP score"
 FID = "FID"
+PATCH_FID = "patch FID"
 CMMD = "CMMD"
 LETTERING = "lettering"
 SECONDS = "seconds per picture"
@@ -49,11 +50,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Observations:
-    """Of N pictures, in the order of their prompts: features (N, D); embeddings (N, E), or None if the extractor embeds
-    no texts; readings, empty if no prompt has a scene; and of the prompts with lettering, by id, all that was read.
+    """Of N pictures of one size (height, width), in the order of their prompts: features (N, D); those of a patch of
+    each, or None if the pictures are no larger; embeddings (N, E), or None if the extractor embeds no texts;
+    readings, empty if no prompt has a scene; and of the prompts with lettering, by id, all that was read.
     """
 
+    size: tuple[int, int]
     features: Tensor
+    patch_features: Tensor | None
     embeddings: Tensor | None
     readings: Sequence[Reading]
     letterings: Mapping[str, str]
@@ -135,6 +139,10 @@ def _distances(pictures: str, seen: Observations, reference: Reference | None) -
         return []
     distance = frechet_distance(gaussian_statistics([seen.features]), reference.statistics)
     found = [Figure(FID, "", pictures, distance, num)]
+    # Of pictures of another size a patch shows another part, and finer or coarser.
+    if seen.patch_features is not None and reference.patches is not None and seen.size == reference.size:
+        distance = frechet_distance(gaussian_statistics([seen.patch_features]), reference.patches)
+        found.append(Figure(PATCH_FID, "", pictures, distance, num))
     if seen.embeddings is not None and reference.embeddings is not None:
         found.append(Figure(CMMD, "", pictures, cmmd(seen.embeddings, reference.embeddings), num))
     return found

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
@@ -22,9 +21,10 @@ import pixart_sigma
 from pixart_sigma.evaluation.features.digest import weights_digest
 from pixart_sigma.evaluation.prompts import Prompt
 from pixart_sigma.pipeline.metadata import write_png
+from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER
-from pixart_sigma.pipeline.text_to_image import TextToImage, seeded_noise
+from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.resolution import LATENT_SCALE
 
 FOLDER = "images"
@@ -114,7 +114,7 @@ def make_pictures(
         some = prompts[first : first + at_once]
         started = time.perf_counter()
         # Each prompt has its own seed, whichever others are made beside it.
-        noise = seeded_noise([torch.Generator().manual_seed(prompt.seed) for prompt in some], shape)
+        noise = seeded_noise(picture_generators([prompt.seed for prompt in some]), shape)
         request = Request(
             prompts=tuple(prompt.text for prompt in some),
             height=making.height,

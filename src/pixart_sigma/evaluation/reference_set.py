@@ -18,6 +18,7 @@ from pixart_sigma.errors import InvalidInput
 from pixart_sigma.evaluation.features import FeatureExtractor, ImageTextExtractor
 from pixart_sigma.evaluation.metrics.fid import gaussian_statistics
 from pixart_sigma.evaluation.metrics.reference import Reference, load_reference, save_reference
+from pixart_sigma.evaluation.patches import patches
 
 NUM_DRAWN = 1000
 """Scenes of a drawn reference."""
@@ -74,16 +75,24 @@ def make_reference(
     extractor: FeatureExtractor, batches: Iterable[NDArray[np.uint8]], num: int, report: Report
 ) -> Reference:
     """Batches (n, H, W, 3) of `num` pictures in all → their reference; `report(done, num)` after each batch."""
-    features, embeddings = [], []
+    features, embeddings, of_patches = [], [], []
+    size = None
     done = 0
     for images in batches:
         features.append(extractor.features(images))
+        if (taken := patches(images, extractor.side, done)) is not None:
+            of_patches.append(extractor.features(taken))
+            size = images.shape[1], images.shape[2]
         if isinstance(extractor, ImageTextExtractor):
             embeddings.append(extractor.embed_images(images))
         done += len(images)
         report(done, num)
     return Reference(
-        extractor.name, gaussian_statistics(features), torch.cat(embeddings) if embeddings else None
+        extractor.name,
+        gaussian_statistics(features),
+        torch.cat(embeddings) if embeddings else None,
+        gaussian_statistics(of_patches) if of_patches else None,
+        size,
     )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.evaluation.prompts import Prompt
-from pixart_sigma.pipeline.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, Request
+from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from pixart_sigma.weights.atomic import check_writable
 from pixart_sigma.weights.folder import base_resolution, find_pipeline
 
@@ -21,7 +22,7 @@ DEFAULT_FEATURES = "pocket"
 class EvaluationRequest:
     """The parameters of `evaluate`; raises InvalidInput if one breaks a rule or would be ignored.
 
-    model: "pocket" or a pipeline's folder. output: a folder, made if need be. size: (height, width) in pixels, None
+    model: as for `find_pipeline`. output: a folder, made if need be. size: (height, width) in pixels, None
     for the model's own. features: see `extractor`. reference: a reference's file, or a folder of real pictures; None:
     scenes are drawn if all prompts have one, and else there is neither FID nor CMMD. save_reference: a file to be
     written. device: as torch names it, or auto.
@@ -39,8 +40,8 @@ class EvaluationRequest:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        folder = find_pipeline(self.model)
-        height, width = self.size or (base_resolution(folder),) * 2
+        folders = find_pipeline(self.model)
+        height, width = self.size or (base_resolution(folders),) * 2
         for prompt in self.prompts:
             Request((prompt.text,), "", height, width, self.num_steps, self.guidance_scale, prompt.seed)
         if self.reference is not None and not self.reference.exists():

@@ -34,6 +34,7 @@ from pixart_sigma.evaluation.figures import SECONDS, Figure, Observations, figur
 from pixart_sigma.evaluation.judges.checker import Checker, Reading, load_checker, read
 from pixart_sigma.evaluation.metrics.ocr import Reader, tesseract_reader
 from pixart_sigma.evaluation.metrics.reference import Reference, save_reference
+from pixart_sigma.evaluation.patches import patches
 from pixart_sigma.evaluation.pictures import (
     Making,
     make_pictures,
@@ -47,10 +48,12 @@ from pixart_sigma.evaluation.prompts import Prompt, prompts_digest
 from pixart_sigma.evaluation.reference_set import NUM_DRAWN, drawn_reference, open_reference
 from pixart_sigma.evaluation.report import write_page, write_table
 from pixart_sigma.evaluation.request import EvaluationRequest
+from pixart_sigma.pipeline.device import resolve_device
+from pixart_sigma.pipeline.images import to_uint8
 from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER
-from pixart_sigma.pipeline.text_to_image import TextToImage, resolve_device, to_uint8
+from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.atomic import written_whole
-from pixart_sigma.weights.folder import POCKET, base_resolution, find_pipeline
+from pixart_sigma.weights.folder import base_resolution, find_pipeline
 from pixart_sigma.world import render
 
 METRICS_FILE = "metrics.json"
@@ -83,12 +86,13 @@ def evaluate(
     prompts, output = request.prompts, request.output
     device = resolve_device(request.device)
     judges = _judges(request, device)
-    height, width = request.size or (base_resolution(find_pipeline(request.model)),) * 2
+    folders = find_pipeline(request.model)
+    height, width = request.size or (base_resolution(folders),) * 2
     reference = _reference(request, judges.extractor, (height, width), num_drawn, progress)
 
     pipeline = TextToImage.from_pretrained(request.model, device=request.device)
     making = Making(
-        POCKET if request.model == POCKET else Path(request.model).resolve().name,
+        folders.name,
         pipeline_digest(pipeline),
         height,
         width,
@@ -146,6 +150,7 @@ def observe(
 ) -> Observations:
     """What the judges see on the prompts' pictures; of these only some are in memory at a time."""
     features: list[Tensor] = []
+    of_patches: list[Tensor] = []
     embeddings: list[Tensor] = []
     readings: list[Reading] = []
     letterings: dict[str, str] = {}
@@ -154,6 +159,8 @@ def observe(
     while some := list(islice(images, _AT_ONCE)):
         batch = np.stack(some)
         features.append(judges.extractor.features(batch))
+        if (taken := patches(batch, judges.extractor.side, done)) is not None:
+            of_patches.append(judges.extractor.features(taken))
         if isinstance(judges.extractor, ImageTextExtractor):
             embeddings.append(judges.extractor.embed_images(batch))
         if judges.checker is not None:
@@ -164,7 +171,12 @@ def observe(
         done += len(some)
         report(done, len(prompts))
     return Observations(
-        torch.cat(features), torch.cat(embeddings) if embeddings else None, readings, letterings
+        (batch.shape[1], batch.shape[2]),
+        torch.cat(features),
+        torch.cat(of_patches) if of_patches else None,
+        torch.cat(embeddings) if embeddings else None,
+        readings,
+        letterings,
     )
 
 

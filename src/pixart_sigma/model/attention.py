@@ -19,7 +19,7 @@ def _projection_out(width: int) -> nn.ModuleList:
     return nn.ModuleList([nn.Linear(width, width), nn.Identity()])
 
 
-def _split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """(B, N, D) → (B, heads, N, head dim), a view."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
@@ -56,9 +56,9 @@ class SelfAttention(nn.Module):
             values = self.kv_compression.mix(values, grid)
         # Normalisation layers may leave queries or keys in fp32 under autocast; attention wants one dtype.
         attended = F.scaled_dot_product_attention(
-            _split_heads(queries.to(values.dtype), self.num_heads),
-            _split_heads(keys.to(values.dtype), self.num_heads),
-            _split_heads(values, self.num_heads),
+            split_heads(queries.to(values.dtype), self.num_heads),
+            split_heads(keys.to(values.dtype), self.num_heads),
+            split_heads(values, self.num_heads),
         )
         return self.to_out[0](attended.transpose(1, 2).flatten(2))
 
@@ -81,6 +81,6 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """tokens (B, N, D), keys and values (B, heads, L, head dim), mask (B, 1, 1, L) bool → (B, N, D)."""
-        queries = _split_heads(self.to_q(tokens), self.num_heads)
+        queries = split_heads(self.to_q(tokens), self.num_heads)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return self.to_out[0](attended.transpose(1, 2).flatten(2))

@@ -1,6 +1,6 @@
 """What the transformer prepares before it runs: captions once per prompt, timesteps once per schedule.
 
-Legend: B batch, L caption tokens (a multiple of 16), D width, S timestep rows, K blocks.
+Legend: B batch, L caption tokens (a multiple of 16), T packed caption tokens, D width, S timestep rows, K blocks.
 Only holds and arranges tensors; the transformer computes them.
 """
 
@@ -12,6 +12,48 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pixart_sigma.errors import InvalidInput
+
+CAPTION_LENGTH_MULTIPLE = 16  # few distinct padded lengths: few recompilations, aligned rows
+
+
+@dataclass(frozen=True)
+class CaptionLayout:
+    """Where the real tokens of B captions, packed one caption after the other, belong in rows of equal length.
+
+    destinations: (T,) int64 positions among batch * length. mask: (B, 1, 1, L) bool, True on real tokens, or None
+    if all are real.
+    """
+
+    batch: int
+    length: int
+    destinations: Tensor
+    mask: Tensor | None
+
+    @staticmethod
+    def of(mask: Tensor) -> CaptionLayout:
+        """mask (B, any length) bool, True on real tokens → the layout, as long as the longest caption, rounded up.
+
+        Raises InvalidInput for a caption without tokens.
+        """
+        lengths = mask.sum(dim=1)
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest == 0:
+            raise InvalidInput("a caption has no tokens; encode an empty prompt to its end token at least")
+        batch = mask.shape[0]
+        length = -(-longest // CAPTION_LENGTH_MULTIPLE) * CAPTION_LENGTH_MULTIPLE
+        # A real token goes to its caption's row of (B * L), at its rank among the row's real tokens.
+        ranks = mask.cumsum(dim=1) - 1 + torch.arange(batch, device=mask.device)[:, None] * length
+        real = None
+        if shortest < length:
+            real = (torch.arange(length, device=mask.device) < lengths[:, None])[:, None, None]
+        return CaptionLayout(batch, length, ranks[mask], real)
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """Packed tokens (..., T, D) → (..., B, L, D), zero where there is no token."""
+        rows = tokens.new_zeros(*tokens.shape[:-2], self.batch * self.length, tokens.shape[-1])
+        return rows.index_copy(-2, self.destinations, tokens).unflatten(-2, (self.batch, self.length))
 
 
 @dataclass(frozen=True)

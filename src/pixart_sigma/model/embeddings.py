@@ -75,7 +75,8 @@ class SinusoidEmbedder(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """values (S,) → (S, channels) in the weights' dtype."""
-        sinusoid = timestep_sinusoid(values).to(self.linear_1.weight.dtype)
+        # The bias: a quantised weight is stored in another type than it computes in.
+        sinusoid = timestep_sinusoid(values).to(self.linear_1.bias.dtype)
         return self.linear_2(F.silu(self.linear_1(sinusoid)))
 
 

@@ -8,16 +8,18 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, SAMPLERS
+from pixart_sigma.pipeline.samplers import (
+    DEFAULT_GUIDANCE_SCALE,
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
+    find_sampler,
+)
 from pixart_sigma.resolution import check_size
 from pixart_sigma.weights.folder import find_lora
 
-# Released settings (Σ inference: 20 steps of DPM-Solver++, guidance 4.5).
-DEFAULT_STEPS = 20
-DEFAULT_GUIDANCE_SCALE = 4.5
-MAX_STEPS = 999  # with all 1000 timesteps diffusers' DPM-Solver repeats one, and divides by zero
 MAX_WINDOW_SIDE = 4  # 4x4 is the strongest compression in use
 MAX_IMAGES = 64  # they are made as one batch
 MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit integer
@@ -51,7 +53,14 @@ class Request:
             )
         if self.height is not None and self.width is not None:
             check_size(self.height, self.width)
-        _check_range("steps", self.num_steps, 1, MAX_STEPS, f"{DEFAULT_STEPS} is a good choice")
+        sampler = find_sampler(self.sampler)
+        _check_range(
+            "steps",
+            self.num_steps,
+            1,
+            sampler.max_steps,
+            f"{sampler.steps} is a good choice with sampler {self.sampler}",
+        )
         if len(self.prompts) > MAX_IMAGES:
             raise InvalidInput(
                 f"{len(self.prompts)} prompts exceed {MAX_IMAGES} in a call; make several calls"
@@ -69,10 +78,26 @@ class Request:
             raise InvalidInput(
                 "a negative prompt needs guidance, and guidance scale 1 turns it off; raise the scale"
             )
-        if self.sampler not in SAMPLERS:
-            raise InvalidInput(f"unknown sampler {self.sampler!r}; one of {', '.join(SAMPLERS)}")
+        if sampler.kind != "many-step" and self.guidance_scale != 1:
+            raise InvalidInput(
+                f"sampler {self.sampler!r} takes no guidance, which is distilled into its models; "
+                f"use --guidance-scale 1 instead of {self.guidance_scale:g}"
+            )
         if self.kv_compression is not None:
             check_window(self.kv_compression)
+
+
+def make_request(
+    sampler: str, num_steps: int | None, guidance_scale: float | None, **parameters: Any
+) -> Request:
+    """A request whose number of steps and guidance are, where None, those that are usual for the sampler."""
+    usual = find_sampler(sampler)
+    return Request(
+        sampler=sampler,
+        num_steps=usual.steps if num_steps is None else num_steps,
+        guidance_scale=usual.guidance_scale if guidance_scale is None else guidance_scale,
+        **parameters,
+    )
 
 
 def _check_range(name: str, value: int, lowest: int, highest: int, remedy: str) -> None:

@@ -1,33 +1,37 @@
 """Prompt → tokens → caption embeddings → latents → image: the whole path, in the order in which it is read.
 
-Legend: B images of a call, C latent channels, h, w latents (pixels / 8), L caption tokens.
-Knows nothing of files beyond the folder it loads from, of training, or of the command line.
+Legend: B pictures of a call, C latent channels, h, w latents (pixels / 8).
+Knows nothing of files beyond those that it loads its parts from, of training, or of the command line.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pixart_sigma.diffusion.sampling import denoise
+from pixart_sigma.diffusion.sampling import OnStep, Step, denoise
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import TextEncoder
-from pixart_sigma.errors import InvalidInput, WeightsError
-from pixart_sigma.model.conditions import Captions
+from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.transformer import PixArtTransformer
-from pixart_sigma.pipeline.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, Lora, Request
-from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, make_scheduler
-from pixart_sigma.resolution import LATENT_SCALE, PATCH_SIZE
-from pixart_sigma.weights.folder import find_pipeline, read_json
-from pixart_sigma.weights.lora import apply_loras, load_lora
-from pixart_sigma.weights.transformer import load_transformer, with_average_compression
+from pixart_sigma.pipeline import guards
+from pixart_sigma.pipeline.captions import EncodedPrompts, encode_prompts
+from pixart_sigma.pipeline.images import to_image
+from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
+from pixart_sigma.pipeline.parts import LOAD, Load, Parts, load_parts
+from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, find_profile
+from pixart_sigma.pipeline.request import Lora, Request, make_request
+from pixart_sigma.pipeline.samplers import OWN_SAMPLERS, check_sampler, make_scheduler
+from pixart_sigma.resolution import LATENT_SCALE
+from pixart_sigma.weights.folder import PipelineFolders
+from pixart_sigma.weights.transformer import with_average_compression
 
-OnStep = Callable[[int, int], None]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Output = Literal["images", "latents"]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -45,57 +49,94 @@ class TextToImage:
     """A text encoder, a transformer, an autoencoder and a scheduler's configuration, joined.
 
     `model = TextToImage.from_pretrained("pocket"); model("a red house").images[0].save("house.png")`
+
+    The same in three parts, of which each needs one model: `encode`, `denoise`, `decode`.
     """
 
-    def __init__(
-        self,
-        text_encoder: TextEncoder,
-        transformer: PixArtTransformer,
-        autoencoder: Autoencoder,
-        scheduler_config: Mapping[str, Any],
-    ) -> None:
-        """Raises WeightsError if the parts do not fit one another."""
-        self.text_encoder = text_encoder
-        self.transformer = transformer
-        self.autoencoder = autoencoder
-        self.scheduler_config = dict(scheduler_config)
-        _check_fit(text_encoder, transformer, autoencoder)
+    def __init__(self, parts: Parts, profile: str = DEFAULT_PROFILE) -> None:
+        """Raises InvalidInput for an unknown profile; warns of parts that load and do not belong together."""
+        self.profile = find_profile(profile)
+        self._parts = parts
+        guards.check_parts(parts)
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, dtype: str = "auto", device: str = "auto", loras: Sequence[Lora] = ()
+        cls,
+        model: str | Path | PipelineFolders,
+        *,
+        components: str | Path | None = None,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        loras: Sequence[Lora] = (),
+        profile: str = DEFAULT_PROFILE,
+        text_encoder: TextEncoder | Load | None = LOAD,
+        transformer: PixArtTransformer | Load | None = LOAD,
+        autoencoder: Autoencoder | Load | None = LOAD,
     ) -> Self:
-        """ "pocket" or a folder in diffusers' PixArtSigmaPipeline layout → TextToImage. No downloads, no
-        pickles.
+        """A model → TextToImage.
 
-        dtype: float32, bfloat16, or auto (float32 on the CPU, else bfloat16). device: as torch names it, or
-        auto (a GPU if there is one). loras: merged into the transformer; several add up. Raises InvalidInput
-        for an unknown model, dtype or device, WeightsError for a broken folder or a LoRA that does not fit.
+        model, components, revision: as for `find_pipeline`, or what it found. dtype: float32, bfloat16, or auto
+        (float32 on the CPU, else bfloat16). device: as torch names it, or auto (a GPU if there is one). loras: merged
+        into the transformer; several add up. profile: see `pipeline/profiles.py`. text_encoder, transformer,
+        autoencoder: another pipeline's part, which is shared and stays in its dtype, or None to leave it out.
+
+        Raises InvalidInput for an unknown model, dtype, device or profile, and for loras without a transformer to
+        load; WeightsError for a broken file, parts that do not fit one another, or a LoRA that does not fit.
         """
-        chosen_device = resolve_device(device)
-        chosen_dtype = resolve_dtype(dtype, chosen_device)
-        folder = find_pipeline(model)
-        adapters = [(load_lora(lora.path), lora.strength) for lora in loras]
-        # Merged in fp32: in bf16 most of a small change would be rounded away before it adds to another.
-        transformer = load_transformer(folder / "transformer", torch.float32 if loras else chosen_dtype)
-        apply_loras(transformer, adapters)
-        return cls(
-            TextEncoder.from_pretrained(folder, chosen_dtype),
-            transformer.to(chosen_dtype),
-            Autoencoder.from_pretrained(folder, chosen_dtype),
-            read_json(folder / "scheduler" / "scheduler_config.json"),
-        ).to(chosen_device)
+        parts = load_parts(
+            model,
+            components,
+            revision,
+            dtype,
+            device,
+            loras,
+            text_encoder,
+            transformer,
+            autoencoder,
+            null_caption_wanted=find_profile(profile).null_mask == "caption",
+        )
+        return cls(parts, profile)
 
     def to(self, device: torch.device | str) -> Self:
-        """Moves all parts."""
-        for part in (self.text_encoder, self.transformer, self.autoencoder):
-            part.to(device)
+        """Moves all parts that are there."""
+        self._parts.to(device)
         return self
+
+    @property
+    def name(self) -> str:
+        """The model's, for metadata and messages."""
+        return self._parts.name
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """Raises InvalidInput if it was left out; so do the other parts."""
+        return _there(
+            self._parts.text_encoder, "text_encoder", "give embeddings that were encoded before (encoded=…)"
+        )
+
+    @property
+    def transformer(self) -> PixArtTransformer:
+        return _there(self._parts.transformer, "transformer", "only encode and decode can do without")
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        return _there(self._parts.autoencoder, "autoencoder", 'ask for output="latents"')
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """What scheduler_config.json says."""
+        return self._parts.scheduler_config
 
     @property
     def base_resolution(self) -> int:
         """The side in pixels of the square that the model was trained on; the default size."""
         return self.transformer.config.sample_size * LATENT_SCALE
+
+    @property
+    def sampler(self) -> str:
+        """The one that the model is sampled with unless another is asked for."""
+        return OWN_SAMPLERS[self._parts.kinds[0]]
 
     def __call__(
         self,
@@ -103,160 +144,158 @@ class TextToImage:
         negative_prompt: str = "",
         height: int | None = None,
         width: int | None = None,
-        num_steps: int = DEFAULT_STEPS,
-        guidance_scale: float = DEFAULT_GUIDANCE_SCALE,
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
         seed: int = 0,
         num_images: int = 1,
-        sampler: str = DEFAULT_SAMPLER,
+        sampler: str | None = None,
         kv_compression: tuple[int, int] | None = None,
         on_step: OnStep | None = None,
         noise: Tensor | None = None,
-        output: Literal["images", "latents"] = "images",
+        output: Output = "images",
+        encoded: EncodedPrompts | None = None,
     ) -> Result:
         """Makes num_images pictures of each prompt, ordered by prompt; picture i of the call has seed + i.
 
-        The parameters are those of `Request`, which checks them; the others those of `generate`.
+        The parameters are those of `Request`, which checks them; sampler, num_steps and guidance_scale are by default
+        the model's own. The others are those of `generate`.
         """
-        request = Request(
+        request = make_request(
+            sampler or self.sampler,
+            num_steps,
+            guidance_scale,
             prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt),
             negative_prompt=negative_prompt,
             height=height,
             width=width,
-            num_steps=num_steps,
-            guidance_scale=guidance_scale,
             seed=seed,
             num_images=num_images,
-            sampler=sampler,
             kv_compression=kv_compression,
         )
-        return self.generate(request, on_step, noise, output)
+        return self.generate(request, on_step, noise, output, encoded)
 
     def generate(
         self,
         request: Request,
         on_step: OnStep | None = None,
         noise: Tensor | None = None,
-        output: Literal["images", "latents"] = "images",
+        output: Output = "images",
+        encoded: EncodedPrompts | None = None,
     ) -> Result:
-        """Request → pictures.
+        """Request → pictures: `encode`, unless encoded holds its prompts already, `denoise` and `decode`.
 
-        on_step(steps done, steps in all) is called after each step. noise (B, C, h, w), of unit variance,
-        takes the place of the seeds' own. output "latents" leaves out the decoding. Raises InvalidInput for
-        noise that does not fit or an unknown output.
+        output "latents" leaves out the decoding. Raises InvalidInput for an unknown output and what the three raise.
         """
         if output not in ("images", "latents"):
             raise InvalidInput(f"unknown output {output!r}; one of images, latents")
+        if encoded is None:
+            check_sampler(
+                request.sampler, self._parts.kinds, self.name
+            )  # before the costly text encoder runs
+            encoded = self.encode(request.prompts, request.negative_prompt, request.guidance_scale > 1)
+        latents = self.denoise(encoded, request, noise=noise, on_step=on_step)
+        return Result(self.decode(latents) if output == "images" else [], _seeds(request), latents)
+
+    def encode(
+        self, prompts: Sequence[str], negative_prompt: str = "", guided: bool = True
+    ) -> EncodedPrompts:
+        """Prompts → their embeddings, and those of the null branch if guided, in the profile's convention.
+
+        Needs the text encoder alone. Raises InvalidInput for a negative prompt that the profile has no place for.
+        """
+        with torch.no_grad():
+            return encode_prompts(
+                self.text_encoder, prompts, negative_prompt, guided, self.profile, self._parts.null_caption
+            )
+
+    def denoise(
+        self,
+        encoded: EncodedPrompts,
+        request: Request,
+        *,
+        noise: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """What `encode` made of the request's prompts, and the request → latents (B, C, h, w), scaled, fp32.
+
+        Needs the transformer alone. noise (B, C, h, w), of unit variance, takes the place of the seeds' own; what a
+        sampler draws on the way comes from these still. on_step: called after each step; False stops, and the
+        latents so far are the result. Raises InvalidInput for what does not fit the request or the model,
+        WeightsError for latents that are not finite.
+        """
+        model = self.transformer
+        if len(encoded) != len(request.prompts):
+            raise InvalidInput(
+                f"{len(encoded)} encoded prompts for {len(request.prompts)} in the request; give as many"
+            )
+        guards.check_request(self._parts, request, encoded)
         height = request.height or self.base_resolution
         width = request.width or self.base_resolution
-        seeds = [request.seed + index for index in range(len(request.prompts) * request.num_images)]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = (self.transformer.config.in_channels, height // LATENT_SCALE, width // LATENT_SCALE)
-        if noise is None:
-            noise = seeded_noise(generators, shape)
-        elif noise.shape != (len(seeds), *shape):
-            raise InvalidInput(f"noise {tuple(noise.shape)} does not fit; it must be {(len(seeds), *shape)}")
+        generators = picture_generators(_seeds(request))
+        shape = (model.config.in_channels, height // LATENT_SCALE, width // LATENT_SCALE)
+        # Drawn even if another is given: what a sampler draws next must not be the same again.
+        own_noise = seeded_noise(generators, shape)
+        noise = own_noise if noise is None else noise
+        if noise.shape != own_noise.shape:
+            raise InvalidInput(
+                f"noise {tuple(noise.shape)} does not fit; it must be {tuple(own_noise.shape)}"
+            )
 
-        model = self.transformer
         if request.kv_compression is not None:
             model = with_average_compression(model, request.kv_compression)
-        device = model.proj_out.weight.device
+        device, dtype = model.proj_out.weight.device, model.proj_out.weight.dtype
         micro_conditions = {}
         if model.config.micro_conditioning:
+            aspect_ratio = self.profile.aspect_ratio(height, width, self.base_resolution)
             micro_conditions["image_size"] = torch.tensor([[height, width]], device=device)
-            micro_conditions["aspect_ratio"] = torch.tensor([[height / width]], device=device)
+            micro_conditions["aspect_ratio"] = torch.tensor([[aspect_ratio]], device=device)
+
+        def checked(step: Step) -> bool | None:
+            guards.check_finite(step, dtype)
+            return None if on_step is None else on_step(step)
+
         with torch.no_grad():
-            captions, negative_captions = self._captions(model, request)
-            latents = denoise(
+            encoded = encoded.to(device)
+            captions = model.prepare_captions(encoded.embeds, encoded.mask).repeat(request.num_images)
+            negative = None
+            if encoded.negative_embeds is not None and encoded.negative_mask is not None:
+                negative = model.prepare_captions(encoded.negative_embeds, encoded.negative_mask)
+                negative = negative.repeat(len(captions) // len(negative))
+            return denoise(
                 model,
                 noise.to(device),
                 captions,
-                negative_captions,
-                make_scheduler(request.sampler, self.scheduler_config),
+                negative,
+                make_scheduler(request.sampler, self.scheduler_config, self.profile),
                 request.num_steps,
                 request.guidance_scale,
                 generator=generators,
-                on_step=on_step,
+                on_step=checked,
                 **micro_conditions,
             )
-            # One at a time: the decoder's activations are the largest of the whole path.
-            decoded = [self.autoencoder.decode(one[None])[0] for one in latents] if output == "images" else []
-        return Result([to_image(pixels) for pixels in decoded], seeds, latents)
 
-    def _captions(self, model: PixArtTransformer, request: Request) -> tuple[Captions, Captions | None]:
-        """The request's captions, one per picture, and as many negative ones, or None without guidance.
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Scaled latents (B, C, h, w) → pictures. Needs the autoencoder alone.
 
-        The null branch is the negative prompt with its own mask, as in diffusers, not the caption's as in the
-        official code.
+        Raises WeightsError for pixels that are not finite; warns of a black picture.
         """
-        wanted = [caption_text(prompt) for prompt in request.prompts]
-        embeds, mask = self.text_encoder.encode(wanted)
-        captions = model.prepare_captions(embeds, mask).repeat(request.num_images)
-        if request.guidance_scale <= 1:
-            return captions, None
-        negative = model.prepare_captions(*self.text_encoder.encode([caption_text(request.negative_prompt)]))
-        return captions, negative.repeat(len(captions))
+        model = self.autoencoder.model
+        images = []
+        with torch.no_grad():
+            # One at a time: the decoder's activations are the largest of the whole path.
+            for index, one in enumerate(latents):
+                pixels = self.autoencoder.decode(one[None].to(model.device))[0]
+                guards.check_pixels(pixels, model.dtype)
+                images.append(to_image(pixels))
+                guards.check_not_black(images[-1], index)
+        return images
 
 
-def caption_text(prompt: str) -> str:
-    """The prompt as the text encoder sees it: diffusers' convention without cleaning (the official code keeps
-    case).
-    """
-    return prompt.lower().strip()
+def _seeds(request: Request) -> list[int]:
+    return [request.seed + index for index in range(len(request.prompts) * request.num_images)]
 
 
-def seeded_noise(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """One generator per picture and the shape of its latents → (len(generators), *shape), unit normal,
-    float32, CPU.
-
-    A generator for each, so that a picture's noise depends on its seed alone, whatever the batch or the
-    device.
-    """
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-
-
-def to_image(pixels: Tensor) -> Image.Image:
-    """pixels (3, H, W) in about [-1, 1] → an 8-bit RGB image."""
-    return Image.fromarray(to_uint8(pixels[None])[0].numpy())
-
-
-def to_uint8(pixels: Tensor) -> Tensor:
-    """pixels (B, 3, H, W) in about [-1, 1] → (B, H, W, 3) uint8 on the CPU."""
-    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).cpu()
-
-
-def resolve_device(device: str) -> torch.device:
-    """A torch device by name, or "auto" → the device, tried out. Raises InvalidInput."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=device).item()  # "meta", whose tensors have no content, fails here too
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(
-            f"device {device!r} is not available here; use --device cpu or auto (in a recipe: run.device)"
-        ) from error
-    return torch.device(device)
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """A dtype by name, or "auto" → float32 on the CPU, else bfloat16. Raises InvalidInput."""
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if dtype not in DTYPES:
-        raise InvalidInput(f"unknown dtype {dtype!r}; one of auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def _check_fit(text_encoder: TextEncoder, transformer: PixArtTransformer, autoencoder: Autoencoder) -> None:
-    config = transformer.config
-    expectations = (
-        ("the text encoder's width", text_encoder.model.config.d_model, config.caption_channels),
-        ("the autoencoder's latent channels", autoencoder.model.config.latent_channels, config.in_channels),
-        ("the autoencoder's pixels per latent", autoencoder.latent_scale, LATENT_SCALE),
-        ("the transformer's patch size", config.patch_size, PATCH_SIZE),
-    )
-    for name, found, wanted in expectations:
-        if found != wanted:
-            raise WeightsError(
-                f"{name} is {found}, the pipeline needs {wanted}; combine parts that belong together"
-            )
+def _there(part: Part | None, name: str, remedy: str) -> Part:
+    if part is None:
+        raise InvalidInput(f"the {name} was left out; load it, or {remedy}")
+    return part

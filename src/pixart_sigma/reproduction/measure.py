@@ -21,7 +21,7 @@ from pixart_sigma.evaluation.prompts import Prompt, evenly, pocket_prompts, prom
 from pixart_sigma.evaluation.reference_set import make_reference
 from pixart_sigma.evaluation.request import DEFAULT_FEATURES, EvaluationRequest
 from pixart_sigma.evaluation.run import METRICS_FILE, evaluate
-from pixart_sigma.pipeline.text_to_image import resolve_device
+from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.reproduction.metric import (
     ADHERENCE,
     CLIP_SCORE,

@@ -45,7 +45,7 @@ class Workshop:
 def open_workshop(output: Path, pocket: str | Path = POCKET) -> Workshop:
     """The folder is made. Raises WeightsError if the pocket model is not there."""
     output.mkdir(parents=True, exist_ok=True)
-    folder = find_pipeline(pocket)
+    folder = find_pipeline(pocket)["transformer"]
     parts = [autoencoder_digest(folder), text_encoder_digest(folder), world_fingerprint(0)]
     return Workshop(output.resolve(), folder.resolve(), short_digest(parts))
 

@@ -1,4 +1,4 @@
-"""The null caption, which caption dropout puts in a caption's place: made from the text encoder, and put there.
+"""The null caption, which caption dropout puts in a caption's place.
 
 Legend: B batch, L caption tokens, K rows of the null embedding, C channels of the text encoder.
 Two conventions, which train different models. `own`: the null caption has its own tokens and mask, as in diffusers.
@@ -14,31 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.training.surgery import Change, describe
 
 NullMask = Literal["own", "caption"]
-
-
-@torch.no_grad()
-def null_embedding(text_encoder: TextEncoder, caption_length: int) -> Tensor:
-    """The text encoder's output for the empty caption, padded → (caption_length, C) in the encoder's dtype.
-
-    Padding is masked when it is encoded, yet its outputs are kept, as the official code stores them: `caption` uses
-    them. The first rows, one for T5, are the empty caption by itself. Raises InvalidInput for a caption_length shorter
-    than those.
-    """
-    tokenizer, model = text_encoder.tokenizer, text_encoder.model
-    tokens: list[int] = tokenizer("").input_ids
-    if caption_length < len(tokens):
-        raise InvalidInput(
-            f"caption_length is {caption_length}; the empty caption alone has {len(tokens)} tokens (Σ has 300, α 120)"
-        )
-    ids = torch.full((1, caption_length), int(tokenizer.pad_token_id), device=model.device)
-    ids[0, : len(tokens)] = torch.tensor(tokens, device=model.device)
-    mask = torch.arange(caption_length, device=model.device)[None] < len(tokens)
-    return model(input_ids=ids, attention_mask=mask.long()).last_hidden_state[0]
 
 
 def null_caption_change(null: Tensor) -> Change:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
+from pixart_sigma.weights.config import class_entry
 from pixart_sigma.weights.folder import read_json
 from pixart_sigma.weights.transformer import save_transformer
 
@@ -43,8 +44,8 @@ def write_pipeline(
 ) -> None:
     """Each part in its subfolder, in its own dtype; `vae` is a folder and copied, with this scaling_factor.
 
-    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights. diffusers opens the folder
-    unless the transformer has what diffusers' has not (compression, QK norm); then it refuses, and `generate` opens it.
+    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights. diffusers opens the folder;
+    if the transformer has what diffusers' has not (compression, QK norm), only after importing integrations/diffusers.
     """
     import diffusers
 
@@ -61,17 +62,13 @@ def write_pipeline(
             temporary.write_text(
                 json.dumps(config | {"scaling_factor": scaling_factor}, indent=2) + "\n", "utf-8"
             )
-    ours = transformer.config.qk_norm or transformer.config.kv_compression is not None
     index = {
         "_class_name": "PixArtSigmaPipeline",
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
         "text_encoder": ["transformers", type(text_encoder).__name__],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        # Under its own class diffusers would read a model that it cannot compute, and compute another.
-        "transformer": ["pixart_sigma", "PixArtTransformer"]
-        if ours
-        else ["diffusers", "PixArtTransformer2DModel"],
+        "transformer": list(class_entry(transformer.config)),
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")

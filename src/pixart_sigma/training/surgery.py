@@ -24,7 +24,8 @@ from pixart_sigma.model.kv_compression import CompressionInitialisation, KVCompr
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.weights.atomic import written_whole
-from pixart_sigma.weights.transformer import COMPRESSION_PARAMETERS, DROPPED, build
+from pixart_sigma.weights.checkpoint import DROPPED
+from pixart_sigma.weights.transformer import COMPRESSION_PARAMETERS, build
 
 Action = Literal["kept", "resized", "made", "dropped", "configured"]
 NamedBlocks = Literal["shallow", "middle", "deep", "all"]

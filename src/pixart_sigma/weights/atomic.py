@@ -4,6 +4,7 @@ Knows nothing of what is written.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +25,37 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(
-            0
-        )  # mkstemp makes private files; the user's umask shall decide, as for any other file
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        # mkstemp makes private files; the user's umask shall decide, as for any other file.
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """As `written_whole`, for a folder: the one yielded is empty, and takes the place of whatever is at `path`."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as old:
+            if path.exists():  # a folder with content cannot be replaced in one step
+                path.replace(Path(old) / path.name)
+            try:
+                temporary.replace(path)
+            except OSError:
+                if (Path(old) / path.name).exists():
+                    (Path(old) / path.name).replace(path)
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def check_writable(path: Path) -> None:

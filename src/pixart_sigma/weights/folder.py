@@ -1,42 +1,202 @@
-"""Where a model's files are: the pocket model inside the package, or a folder in diffusers' pipeline layout.
+"""Where a model's parts are: in the package, in a folder, in a file, or on the Hub.
 
 Knows nothing of tensors, so that a wrong path is found before anything heavy is imported.
 """
 
 import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.resolution import LATENT_SCALE
+from pixart_sigma.weights.catalogue import Family, Release, find_release, releases
+from pixart_sigma.weights.hub import MODEL_INDEX, cached, fetch, is_hub_id
 
 POCKET = "pocket"
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae", "scheduler")
+# A vocabulary and the encoder that was trained on it: never from two models.
+INSEPARABLE = (("transformer",), ("text_encoder", "tokenizer"), ("vae",), ("scheduler",))
+WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
+ALPHA_PIPELINE = "PixArtAlphaPipeline"
 # peft's names.
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 
-def find_pipeline(model: str | Path) -> Path:
-    """ "pocket" or a path → the pipeline's folder, its parts all present.
+@dataclass(frozen=True)
+class PipelineFolders:
+    """Which folder in diffusers' pipeline layout holds each part.
 
-    Raises InvalidInput for an unknown model, WeightsError for a folder that lacks a part.
+    name: "pocket", "sigma-512", a Hub id, or the folder's or file's own name. folders: a part → the pipeline folder
+    that contains folder/part. release: what the catalogue says of the model, or None. bare_transformer: the
+    transformer where it is in no pipeline folder, but a file or a folder of its own.
     """
-    folder = Path(str(files("pixart_sigma").joinpath(POCKET))) if str(model) == POCKET else Path(model)
-    if str(model) == POCKET and not folder.is_dir():
-        raise WeightsError(f"the pocket model is not in this installation ({folder}); reinstall pixart-sigma")
-    if not folder.is_dir():
+
+    name: str
+    folders: Mapping[str, Path]
+    release: Release | None = None
+    bare_transformer: Path | None = None
+
+    def __getitem__(self, part: str) -> Path:
+        """The pipeline folder with that part. Raises WeightsError if none has it."""
+        if part in self.folders:
+            return self.folders[part]
+        if part == "transformer" and self.bare_transformer is not None:
+            raise WeightsError(
+                f"{self.bare_transformer} is in no pipeline folder; convert it with --to diffusers"
+            )
+        raise WeightsError(f"model {self.name} has no {part}; {_REMEDY}")
+
+    @property
+    def transformer(self) -> Path:
+        """The transformer's own folder or file, for `load_transformer`."""
+        return self.bare_transformer or self["transformer"] / "transformer"
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What is there."""
+        bare = ("transformer",) if self.bare_transformer is not None else ()
+        return frozenset((*self.folders, *bare))
+
+
+_REMEDY = (
+    f"give a folder in the diffusers pipeline layout ({', '.join(COMPONENTS)}), "
+    "or name one that has them as components"
+)
+
+
+def find_pipeline(
+    model: str | Path,
+    components: str | Path | None = None,
+    revision: str | None = None,
+    parts: Collection[str] = COMPONENTS,
+) -> PipelineFolders:
+    """A model → the folders of its parts; those wanted are there, fetched if need be.
+
+    model: "pocket", a name of the catalogue, a Hub id, a pipeline's folder, a transformer's folder, or a file
+    (official .pth, or .safetensors). components: the same kinds; it supplies the parts that the model lacks. Without
+    it a released model borrows them where its catalogue entry says. revision: of the model's Hub repository. parts:
+    those wanted; others are in the result if they happen to be there.
+
+    Raises InvalidInput for an unknown model, WeightsError for parts that are nowhere.
+    """
+    own = _locate(model, revision, parts)
+    sources = [own]
+    missing = [part for part in COMPONENTS if part in parts and part not in own.parts]
+    lender = components
+    if lender is None and missing and own.release is not None:
+        lender = own.release.components
+    if lender is not None:
+        sources.append(_locate(lender, None, _with_fellows(missing)))
+    folders, bare = _choose(sources, parts)
+    chosen = {*folders, *(("transformer",) if bare is not None else ())}
+    lacking = [part for part in parts if part not in chosen]
+    if lacking:
+        # Of a pair that nobody has whole, name the one to look for.
+        nowhere = [part for part in lacking if part in missing] or lacking
+        source = f"{model} and its components {lender}" if lender is not None else f"{model}"
+        kind = "model folder" if Path(model).is_dir() else "model"
+        raise WeightsError(f"{kind} {source} lacks {', '.join(nowhere)}; {_REMEDY}")
+    return PipelineFolders(own.name, MappingProxyType(folders), own.release, bare)
+
+
+def _with_fellows(parts: Collection[str]) -> list[str]:
+    """The parts, and those that come from the same place."""
+    return [part for unit in INSEPARABLE if set(unit) & set(parts) for part in unit]
+
+
+def _choose(sources: list[PipelineFolders], parts: Collection[str]) -> tuple[dict[str, Path], Path | None]:
+    """Each unit from the first source that has what is wanted of it → (part → folder, bare transformer or None)."""
+    folders: dict[str, Path] = {}
+    bare: Path | None = None
+    for unit in INSEPARABLE:
+        needed = {part for part in unit if part in parts} or set(unit)
+        source = next((source for source in sources if needed <= source.parts), None)
+        if source is None:
+            continue
+        folders |= {part: source.folders[part] for part in unit if part in source.folders}
+        if "transformer" in unit:
+            bare = source.bare_transformer
+    return folders, bare
+
+
+def _locate(model: str | Path, revision: str | None, parts: Collection[str]) -> PipelineFolders:
+    """What one place has of the parts; from the Hub only the parts that are asked for."""
+    text = str(model)
+    release = find_release(text)
+    if text == POCKET:
+        folder = Path(str(files("pixart_sigma").joinpath(POCKET)))
+        if not folder.is_dir():
+            raise WeightsError(
+                f"the pocket model is not in this installation ({folder}); reinstall pixart-sigma"
+            )
+        found = PipelineFolders(POCKET, _parts_in(folder))
+    elif text in releases() and release is not None:
+        return _on_the_hub(release.repository, release.name, release, revision, parts)
+    elif Path(model).is_dir():
+        found = _in_folder(Path(model), release)
+    elif Path(model).is_file():
+        found = _in_file(Path(model), release)
+    elif is_hub_id(text):
+        # A copy of a released repository is taken for the release, but goes by its own name.
+        name = release.name if release is not None and text == release.repository else text
+        return _on_the_hub(text, name, release, revision, parts)
+    else:
         raise InvalidInput(
-            f"unknown model {str(model)!r}: neither 'pocket' nor a folder; give one of the two (--model)"
+            f"unknown model {text!r}: neither 'pocket', nor a folder or file, nor a released model "
+            f"({', '.join(releases())}), nor a Hub id (owner/name); give one of these"
         )
-    missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
-    if missing:
-        raise WeightsError(
-            f"model folder {folder} lacks {', '.join(missing)}; "
-            f"give a folder in the diffusers pipeline layout ({', '.join(COMPONENTS)})"
+    if revision is not None:
+        raise InvalidInput(f"revision {revision!r} belongs to Hub repositories; {text} is none: leave it out")
+    return found
+
+
+def _parts_in(folder: Path) -> Mapping[str, Path]:
+    return MappingProxyType({part: folder for part in COMPONENTS if (folder / part).is_dir()})
+
+
+def _in_folder(folder: Path, release: Release | None) -> PipelineFolders:
+    name = folder.resolve().name
+    held = _parts_in(folder)
+    if not held and ((folder / "config.json").exists() or any(folder.glob("*.safetensors"))):
+        return PipelineFolders(name, held, release, bare_transformer=folder)
+    return PipelineFolders(name, held, release)
+
+
+def _in_file(file: Path, release: Release | None) -> PipelineFolders:
+    if file.suffix not in WEIGHT_SUFFIXES:
+        raise InvalidInput(
+            f"model file {file} is none of {', '.join(WEIGHT_SUFFIXES)}; give one of these, or a folder"
         )
-    return folder
+    return PipelineFolders(file.stem, MappingProxyType({}), release, bare_transformer=file)
+
+
+def _on_the_hub(
+    repository: str, name: str, release: Release | None, revision: str | None, parts: Collection[str]
+) -> PipelineFolders:
+    """Nothing is asked of the Hub if no part is."""
+    folder = fetch(repository, parts, revision) if parts else cached(repository, revision)
+    return PipelineFolders(name, _parts_in(folder) if folder is not None else MappingProxyType({}), release)
+
+
+def caption_length(folders: PipelineFolders) -> int:
+    """Caption tokens that the model was trained with: its release's, else 120 for an α pipeline's folder, else 300."""
+    if folders.release is not None:
+        return folders.release.caption_length
+    for part in ("transformer", "text_encoder"):
+        index = folders.folders[part] / MODEL_INDEX if part in folders.folders else None
+        if index is not None and index.is_file():
+            alpha = read_json(index).get("_class_name") == ALPHA_PIPELINE
+            return _family_length("alpha" if alpha else "sigma")
+    return _family_length("sigma")
+
+
+def _family_length(family: Family) -> int:
+    return next(release.caption_length for release in releases().values() if release.family == family)
 
 
 def find_lora(path: str | Path) -> Path:
@@ -60,18 +220,24 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}); fetch or export it again") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON ({error}); fetch or export it again") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no JSON object; fetch or export it again")
     return content
 
 
-def base_resolution(folder: Path) -> int:
+def base_resolution(folders: PipelineFolders) -> int:
     """The side in pixels of the square that the pipeline's transformer was trained on."""
-    path = folder / "transformer" / "config.json"
+    if folders.transformer.is_file():
+        if folders.release is not None:
+            return folders.release.resolution
+        from pixart_sigma.weights.checkpoint import read_checkpoint  # opens the file: torch is needed
+
+        return read_checkpoint(folders.transformer).config.sample_size * LATENT_SCALE
+    path = folders.transformer / "config.json"
     sample_size = read_json(path).get("sample_size")
-    if not isinstance(sample_size, int) or sample_size < 1:
+    if not isinstance(sample_size, int) or isinstance(sample_size, bool) or sample_size < 1:
         raise WeightsError(
             f"{path} has sample_size {sample_size!r}, not a positive integer; fetch or export it again"
         )

@@ -8,7 +8,10 @@ wants the tensors.
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+
+from pixart_sigma.errors import WeightsError
 
 # Official module or parameter -> ours. Several of ours: the official rows are these, stacked in this order.
 # `{}` is a block's number. A trailing `.weight` or `.bias` is carried over.
@@ -46,6 +49,8 @@ OFFICIAL_NAMES: dict[str, tuple[str, ...]] = {
     "final_layer.scale_shift_table": ("scale_shift_table",),
 }
 
+_SOURCES = {target: source for source, targets in OFFICIAL_NAMES.items() for target in targets}
+
 # Official buffers without a slot: positions are recomputed; the null caption T5("") belongs in a side file.
 OFFICIAL_BUFFERS = ("pos_embed", "y_embedder.y_embedding")
 
@@ -64,10 +69,10 @@ def _split_name(name: str) -> tuple[str, str, str]:
 
 
 def from_official(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Official names → ours; fused q/k/v rows are split into views.
+    """Official names → ours; fused q/k/v rows are split.
 
     Returns (state dict in our names, what has no slot in the table): the latter holds the known
-    `OFFICIAL_BUFFERS` and anything unknown, under its official name.
+    `OFFICIAL_BUFFERS` and anything unknown, under its official name. Raises WeightsError for rows that cannot be split.
     """
     ours: dict[str, Tensor] = {}
     leftovers: dict[str, Tensor] = {}
@@ -77,6 +82,44 @@ def from_official(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         if targets is None:
             leftovers[name] = tensor
             continue
+        if len(targets) == 1:
+            ours[targets[0].format(number) + leaf] = tensor
+            continue
+        if tensor.ndim == 0 or tensor.shape[0] % len(targets):
+            raise WeightsError(
+                f"{name} has shape {list(tensor.shape)}, whose rows are not {len(targets)} equal parts; "
+                "fetch or export it again"
+            )
         for target, rows in zip(targets, tensor.chunk(len(targets)), strict=True):
-            ours[target.format(number) + leaf] = rows
+            # Copies: files refuse tensors that share memory.
+            ours[target.format(number) + leaf] = rows.clone()
     return ours, leftovers
+
+
+def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names → official ones, q/k/v rows fused: the inverse of `from_official`, bit by bit.
+
+    Raises WeightsError for a name without an official one, or for rows to be fused of which some are missing or of
+    another dtype.
+    """
+    official: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        module, number, leaf = _split_name(name)
+        if module not in _SOURCES:
+            raise WeightsError(
+                f"{name} has no place in the official layout; convert to diffusers or single-file"
+            )
+        source = _SOURCES[module].format(number) + leaf
+        if source in official:
+            continue
+        members = [target.format(number) + leaf for target in OFFICIAL_NAMES[_SOURCES[module]]]
+        if len(members) == 1:
+            official[source] = tensor
+            continue
+        rows = [state_dict[member] for member in members if member in state_dict]
+        if len(rows) != len(members) or len({row.dtype for row in rows}) != 1:
+            raise WeightsError(
+                f"{source} cannot be made: {', '.join(members)} are not all there in one dtype"
+            )
+        official[source] = torch.cat(rows)
+    return official

@@ -23,7 +23,7 @@ from pixart_sigma.errors import WeightsError
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.folder import ADAPTER_CONFIG_FILE, ADAPTER_FILE, find_lora, read_json
-from pixart_sigma.weights.transformer import read_weights
+from pixart_sigma.weights.tensor_files import read_weights
 
 PEFT_PREFIX = "base_model.model."
 METADATA_KEY = "lora_adapter_metadata"  # diffusers' name for peft's configuration within the file

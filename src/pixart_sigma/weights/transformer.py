@@ -1,7 +1,9 @@
-"""Strict loading and saving of the transformer, and its rebuilding with compressed keys and values.
+"""The transformer's module from its weights, strictly, and back to files; its rebuilding with compressed
+keys and values.
 
 A folder holds `config.json` and `diffusion_pytorch_model.safetensors`, or several such files and an index that
-says which tensor is where, as diffusers writes them. Never unpickles. Knows nothing of prompts or images.
+says which tensor is where, as diffusers writes them. Knows nothing of prompts or images, nor of what other formats
+look like.
 """
 
 import json
@@ -11,8 +13,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pixart_sigma.encoders.pretrained import abbreviate, first_line
@@ -20,39 +21,25 @@ from pixart_sigma.errors import WeightsError
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
-from pixart_sigma.weights.config import config_content, transformer_config
-from pixart_sigma.weights.folder import read_json
+from pixart_sigma.weights.checkpoint import CONFIG_FILE, INDEX_FILE, read_checkpoint
+from pixart_sigma.weights.config import config_content
+from pixart_sigma.weights.inference import block_numbers
 
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 SHARD_PATTERN = "diffusion_pytorch_model{suffix}.safetensors"
 DEFAULT_SHARD_SIZE = "10GB"  # diffusers' own
-# Buffers that early diffusers releases wrote into checkpoints: expected, and dropped.
-DROPPED = {
-    "pos_embed.pos_embed": "positions are recomputed",
-    "caption_projection.y_embedding": "the null caption is encoded from an empty prompt",
-}
+# Beyond, names are not worth listing, and a number from a file decides how long it would take.
+MOST_BLOCKS_MISSING = 64
 COMPRESSION_PARAMETERS = ".attn1.kv_compression."
 
 
-def load_transformer(folder: Path | str, dtype: torch.dtype = torch.float32) -> PixArtTransformer:
-    """A transformer's folder → the model in eval mode on the CPU, in dtype.
+def load_transformer(path: Path | str, dtype: torch.dtype = torch.float32) -> PixArtTransformer:
+    """A transformer's folder, official .pth or single .safetensors → the model in eval mode on the CPU, in dtype.
 
-    Raises WeightsError if a file is missing or corrupt, or if names or shapes differ beyond `DROPPED`.
+    Raises WeightsError if a file is missing or corrupt, or if names or shapes differ beyond the known buffers.
     """
-    folder = Path(folder)
-    content = read_json(folder / "config.json")
-    state_dict = (
-        read_sharded_weights(folder)
-        if (folder / INDEX_FILE).is_file()
-        else read_weights(folder / WEIGHTS_FILE)
-    )
-    for name in DROPPED:
-        state_dict.pop(name, None)
-    config = transformer_config(content, state_dict.keys())
-    model = build(config, {name: tensor.to(dtype) for name, tensor in state_dict.items()}, str(folder))
-    model.eval()
-    return model
+    checkpoint = read_checkpoint(path)
+    model = build(checkpoint.config, checkpoint.state_dict, checkpoint.source)
+    return model.to(dtype).eval()
 
 
 def save_transformer(
@@ -62,15 +49,25 @@ def save_transformer(
 
     max_shard_size, such as "10MB": no file of weights is larger, unless a single tensor is.
     """
-    folder = Path(folder)
+    state_dict = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    write_folder(model.config, state_dict, Path(folder), max_shard_size)
+
+
+def write_folder(
+    config: TransformerConfig,
+    state_dict: Mapping[str, Tensor],
+    folder: Path,
+    max_shard_size: str = DEFAULT_SHARD_SIZE,
+) -> None:
+    """As `save_transformer`, for a configuration and its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    state_dict = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in state_dict.items()}
     split = split_torch_state_dict_into_shards(
-        state_dict, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
+        tensors, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
     )
     for name, tensor_names in split.filename_to_tensors.items():
         with written_whole(folder / name) as temporary:
-            shard = {tensor_name: state_dict[tensor_name] for tensor_name in tensor_names}
+            shard = {tensor_name: tensors[tensor_name] for tensor_name in tensor_names}
             save_file(shard, temporary, metadata={"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
@@ -82,44 +79,8 @@ def save_transformer(
     for path in folder.glob(SHARD_PATTERN.format(suffix="*")):
         if path.name not in split.filename_to_tensors:
             path.unlink()
-    with written_whole(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(config_content(model.config), indent=2) + "\n", "utf-8")
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A .safetensors file → its tensors. Raises WeightsError if it is missing or corrupt."""
-    if not path.is_file():
-        raise WeightsError(f"weight file {path} is missing; fetch or export it again")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(
-            f"weight file {path} is corrupt ({first_line(error)}); fetch or export it again"
-        ) from error
-
-
-def read_sharded_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of all the files that a folder's index names.
-
-    Raises WeightsError if one is missing or corrupt, lies outside the folder, or holds other tensors than the index
-    says.
-    """
-    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(
-        Path(str(name)).name == name for name in weight_map.values()
-    ):
-        raise WeightsError(
-            f"{folder / INDEX_FILE} maps no tensors to files beside it; fetch or export it again"
-        )
-    state_dict: dict[str, Tensor] = {}
-    for name in sorted(set(weight_map.values())):
-        state_dict |= read_weights(folder / name)
-    if state_dict.keys() != weight_map.keys():
-        differing = abbreviate(sorted(state_dict.keys() ^ weight_map.keys()))
-        raise WeightsError(
-            f"{folder / INDEX_FILE} does not fit its files: {differing}; fetch or export them again"
-        )
-    return state_dict
+    with written_whole(folder / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(config_content(config), indent=2) + "\n", "utf-8")
 
 
 def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: str) -> PixArtTransformer:
@@ -127,8 +88,16 @@ def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: s
 
     source: where they come from, for messages. Raises WeightsError if a name or a shape differs.
     """
-    with torch.device("meta"):
-        model = PixArtTransformer(config)
+    num_blocks = len(block_numbers(state_dict))
+    if config.num_layers > num_blocks + MOST_BLOCKS_MISSING:
+        raise WeightsError(
+            f"{source} has {num_blocks} blocks, its configuration says {config.num_layers}; export it again"
+        )
+    try:
+        with torch.device("meta"):
+            model = PixArtTransformer(config)
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes whose product no integer holds
+        raise WeightsError(f"the configuration of {source} makes no model ({first_line(error)})") from error
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     problems = {
         "missing": sorted(shapes.keys() - state_dict.keys()),
@@ -142,7 +111,7 @@ def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: s
     found = [f"{problem}: {abbreviate(names)}" for problem, names in problems.items() if names]
     if found:
         raise WeightsError(
-            f"weights in {source} do not fit their config.json; {'; '.join(found)}; export them again"
+            f"weights in {source} do not fit their configuration; {'; '.join(found)}; export them again"
         )
     model.load_state_dict(dict(state_dict), assign=True)
     return model

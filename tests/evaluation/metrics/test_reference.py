@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def test_it_comes_back_as_it_was(tmp_path: Path, embeddings: torch.Tensor | None
         assert loaded.embeddings is None
     else:
         assert torch.equal(loaded.embeddings, embeddings)
+
+
+def test_patches_come_back_with_the_size_of_their_pictures(tmp_path: Path) -> None:
+    patches = gaussian_statistics([torch.randn(9, 5)])
+    save_reference(replace(reference(), patches=patches, size=(32, 48)), tmp_path / "reference.safetensors")
+    loaded = load_reference(tmp_path / "reference.safetensors", "pocket-0123")
+    assert loaded.size == (32, 48)
+    assert loaded.patches is not None
+    assert torch.equal(loaded.patches.covariance, patches.covariance)
 
 
 def test_another_extractors_is_refused(tmp_path: Path) -> None:

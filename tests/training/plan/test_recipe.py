@@ -18,7 +18,7 @@ def planned(name: str, *overrides: str, gpus: int = 16, gpu: str = "a100-80g") -
 def test_a_model_that_is_not_there_is_taken_to_be_xl_2() -> None:
     text = planned("sigma-1024-kv", gpus=32)
     assert "parameters      610,968,992" in text
-    assert "models/PixArt-Sigma-XL-2-1024-MS is not there yet" in text
+    assert "sigma-1024 is not there yet" in text
 
 
 def test_the_pocket_model_is_read_from_its_files() -> None:

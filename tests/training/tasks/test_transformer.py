@@ -217,7 +217,8 @@ def test_compression_is_added_and_our_pipeline_opens_it(
     model = TextToImage.from_pretrained(tmp_path / "export")
     assert model.transformer.config.kv_compression is not None
     # diffusers' own class would load this folder wrongly; so it is not named.
-    assert json.loads((tmp_path / "export/model_index.json").read_text())["transformer"][0] == "pixart_sigma"
+    entry = json.loads((tmp_path / "export/model_index.json").read_text())["transformer"]
+    assert entry == ["pixart_sigma.integrations.diffusers", "PixArtSigmaTransformer2DModel"]
 
 
 def test_another_autoencoder_has_its_latents_measured_and_its_scale_recorded(
@@ -282,7 +283,10 @@ def test_bad_input_is_one_line(tiny_folder: Path, pictures: Path, tmp_path: Path
     wrong = started(tiny_folder) | {"objective.prediction_type": "v_prediction"}
     assert "predicts epsilon" in refused(tmp_path, pictures, wrong, RecipeError)
     nowhere = started(tmp_path / "nowhere")
-    assert "has no vae/" in refused(tmp_path, pictures, nowhere, WeightsError)
+    assert "unknown model" in refused(tmp_path, pictures, nowhere, InvalidInput)
+    partial = started(tmp_path / "partial")
+    shutil.copytree(tiny_folder, tmp_path / "partial", ignore=shutil.ignore_patterns("vae"))
+    assert "partial lacks vae;" in refused(tmp_path, pictures, partial, WeightsError)
     no_bucket = started(tiny_folder, resolution=None) | {"data.buckets": "aspect", "start.resolution": 128}
     assert "base 128 has no aspect-ratio buckets" in refused(tmp_path, pictures, no_bucket, RecipeError)
 

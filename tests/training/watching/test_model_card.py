@@ -79,13 +79,11 @@ def test_an_adapters_card_shows_peft(tmp_path: Path) -> None:
     assert "generate" not in card.text
 
 
-def test_what_diffusers_cannot_run_is_not_shown_for_diffusers(tmp_path: Path) -> None:
+def test_what_diffusers_lacks_is_imported_for_diffusers(tmp_path: Path) -> None:
     write_model_card(tmp_path, replace(FACTS, needs_package="KV compression"))
     text = ModelCard.load(tmp_path / "README.md").text
-    assert (
-        "diffusers cannot run this transformer, which has parts that its class lacks (KV compression)" in text
-    )
-    assert "from_pretrained" not in text
+    assert "whose own class lacks parts of this transformer (KV compression)" in text
+    assert text.index("import pixart_sigma.integrations.diffusers") < text.index("from_pretrained")
     assert "pixart-sigma generate" in text
 
 

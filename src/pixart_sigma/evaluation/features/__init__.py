@@ -22,9 +22,12 @@ Images = NDArray[np.uint8]
 
 
 class FeatureExtractor(Protocol):
-    """`name` tells the weights, so that features of other weights are never compared; it names no path."""
+    """`name` tells the weights, so that features of other weights are never compared; it names no path. `side`: of the
+    square, in pixels, that a picture is resized to.
+    """
 
     name: str
+    side: int
 
     def features(self, images: Images) -> Tensor:
         """One batch of pictures → (N, D) fp32 on the CPU."""

@@ -38,6 +38,7 @@ class ClipExtractor:
     def __init__(self, tokenizer: Any, model: Any) -> None:
         self._tokenizer = tokenizer
         self._model = model
+        self.side: int = model.config.vision_config.image_size
         self.name = f"clip-{weights_digest(model.state_dict())}"
 
     @classmethod
@@ -69,8 +70,8 @@ class ClipExtractor:
     @torch.inference_mode()
     def embed_images(self, images: Images) -> Tensor:
         """As in `ImageTextExtractor`."""
-        side = self._model.config.vision_config.image_size
-        pixels = torch.from_numpy(np.stack([_square(image, side) for image in images])).to(self._model.device)
+        square = np.stack([_square(image, self.side) for image in images])
+        pixels = torch.from_numpy(square).to(self._model.device)
         normal = (pixels.float() / 255 - pixels.new_tensor(_MEAN, dtype=torch.float)) / pixels.new_tensor(
             _STD, dtype=torch.float
         )

@@ -25,7 +25,6 @@ from pixart_sigma.errors import WeightsError
 from pixart_sigma.evaluation.features import Images
 from pixart_sigma.evaluation.features.digest import weights_digest
 
-_SIDE = 299
 # In the file, and of no use here: the classifier, and how often the batch norms were updated.
 _UNUSED = ("fc.weight", "fc.bias")
 _UNUSED_SUFFIX = ".num_batches_tracked"
@@ -222,6 +221,8 @@ def _is_used(name: str) -> bool:
 class InceptionExtractor:
     """An `Inception` in eval mode."""
 
+    side = 299
+
     def __init__(self, model: Inception) -> None:
         self._model = model
         self._device = next(model.parameters()).device
@@ -236,6 +237,6 @@ class InceptionExtractor:
     def features(self, images: Images) -> Tensor:
         """As in `FeatureExtractor`; D is 2048."""
         pixels = interpolate(
-            to_pixels(images, self._device), (_SIDE, _SIDE), mode="bilinear", align_corners=False
+            to_pixels(images, self._device), (self.side, self.side), mode="bilinear", align_corners=False
         )
         return self._model(pixels).cpu()

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from pixart_sigma.evaluation.features import Images
 from pixart_sigma.evaluation.features.digest import weights_digest
+from pixart_sigma.evaluation.judges.backbone import SIDE
 
 
 class PocketExtractor:
     """An `ImageText` in eval mode; features are its pooled ones, before the projection."""
+
+    side = SIDE
 
     def __init__(self, model: Any) -> None:
         self._model = model

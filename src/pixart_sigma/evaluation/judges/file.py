@@ -19,7 +19,7 @@ from torch import nn
 from pixart_sigma.encoders.pretrained import first_line
 from pixart_sigma.errors import WeightsError
 from pixart_sigma.weights.atomic import written_whole
-from pixart_sigma.weights.transformer import read_weights
+from pixart_sigma.weights.tensor_files import read_weights
 
 _KEY = "judge"
 

@@ -20,7 +20,9 @@ from pixart_sigma.weights.atomic import written_whole
 
 @dataclass(frozen=True)
 class Reference:
-    """statistics of the features; embeddings (N, E) fp32, unit, or None if the extractor embeds no texts.
+    """statistics of the features; embeddings (N, E) fp32, unit, or None if the extractor embeds no texts; patches: the
+    statistics of the features of a patch of each picture, or None of pictures that are no larger than one; size: height
+    and width of the pictures that the patches were taken from.
 
     extractor is the extractor's `name`, which tells its weights.
     """
@@ -28,6 +30,8 @@ class Reference:
     extractor: str
     statistics: Statistics
     embeddings: Tensor | None = None
+    patches: Statistics | None = None
+    size: tuple[int, int] | None = None
 
 
 def save_reference(reference: Reference, path: Path) -> None:
@@ -37,6 +41,9 @@ def save_reference(reference: Reference, path: Path) -> None:
     if reference.embeddings is not None:
         tensors["embeddings"] = reference.embeddings
     metadata = {"extractor": reference.extractor, "num": str(statistics.num)}
+    if reference.patches is not None and reference.size is not None:
+        tensors |= {"patch_mean": reference.patches.mean, "patch_covariance": reference.patches.covariance}
+        metadata |= {"height": str(reference.size[0]), "width": str(reference.size[1])}
     with written_whole(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
@@ -49,7 +56,12 @@ def load_reference(path: Path, extractor: str) -> Reference:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        statistics = Statistics(tensors["mean"], tensors["covariance"], int(metadata["num"]))
+        num = int(metadata["num"])
+        statistics = Statistics(tensors["mean"], tensors["covariance"], num)
+        patches = size = None
+        if "patch_mean" in tensors:
+            size = int(metadata["height"]), int(metadata["width"])
+            patches = Statistics(tensors["patch_mean"], tensors["patch_covariance"], num)
         made_by = metadata["extractor"]
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InvalidInput(
@@ -60,4 +72,4 @@ def load_reference(path: Path, extractor: str) -> Reference:
             f"reference {path} was made with {made_by}, not with {extractor}; "
             "choose that extractor (--features), or make another reference"
         )
-    return Reference(made_by, statistics, tensors.get("embeddings"))
+    return Reference(made_by, statistics, tensors.get("embeddings"), patches, size)

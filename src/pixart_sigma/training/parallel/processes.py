@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.text_to_image import resolve_device
+from pixart_sigma.pipeline.device import resolve_device
 
 # The others wait while the first one reads a data set. When one fails, its launcher ends the others without this.
 _PATIENCE = timedelta(days=2)

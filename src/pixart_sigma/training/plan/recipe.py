@@ -7,8 +7,9 @@ config.json files and nothing else.
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 
-from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH
+from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model import TransformerConfig
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.plan.cost import AutoencoderShape, LoraShape, T5Shape
@@ -16,17 +17,20 @@ from pixart_sigma.training.plan.report import PlanInputs, plan, render
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.scratch import scratch_config
 from pixart_sigma.training.surgery import new_config_of
-from pixart_sigma.weights.config import transformer_config
-from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
+from pixart_sigma.weights.catalogue import find_release
+from pixart_sigma.weights.checkpoint import read_config
+from pixart_sigma.weights.config import released_config
+from pixart_sigma.weights.folder import PipelineFolders, caption_length, find_pipeline, read_json
 
 
 def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency: float | None) -> str:
     """The text of `train RECIPE --plan`. Raises InvalidInput for an unknown card or a batch that cannot be dealt."""
-    config, text, autoencoder, assumed = _models(recipe)
+    folders = _folders(recipe)
+    config, text, autoencoder, assumed = _models(recipe, folders)
     side = config.sample_size * LATENT_SCALE
     lora = recipe.lora
     beginning = recipe.start or recipe.scratch
-    caption_length = beginning.caption_length if beginning is not None else None
+    asked_length = beginning.caption_length if beginning is not None else None
     inputs = PlanInputs(
         height=side,
         width=side,
@@ -42,7 +46,7 @@ def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency:
         precision=recipe.run.precision,
         lora=LoraShape(lora.rank, lora.targets, lora.dora) if lora else None,
         lora_base=lora.base if lora else "bf16",
-        caption_tokens=caption_length or SIGMA_CAPTION_LENGTH,
+        caption_tokens=asked_length or caption_length(folders),
         autoencoder=autoencoder if recipe.data.latents == "online" else None,
         text_encoder=text if recipe.data.embeddings == "online" else None,
         efficiency=efficiency,
@@ -53,7 +57,20 @@ def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency:
     return "\n".join(lines)
 
 
-def _models(recipe: TransformerRecipe) -> tuple[TransformerConfig, T5Shape, AutoencoderShape, Path | None]:
+def _folders(recipe: TransformerRecipe) -> PipelineFolders:
+    """What is there of the starting model; nothing is fetched."""
+    start = recipe.start
+    if start is None:
+        return PipelineFolders("", MappingProxyType({}))
+    try:
+        return find_pipeline(start.model, start.components, parts=())
+    except InvalidInput:
+        return PipelineFolders(str(start.model), MappingProxyType({}), find_release(start.model))
+
+
+def _models(
+    recipe: TransformerRecipe, folders: PipelineFolders
+) -> tuple[TransformerConfig, T5Shape, AutoencoderShape, Path | None]:
     """The transformer after surgery, the encoders, and the starting model if it had to be guessed."""
     if recipe.scratch is not None:
         text = _text_encoder(recipe.scratch.text_encoder)
@@ -62,20 +79,17 @@ def _models(recipe: TransformerRecipe) -> tuple[TransformerConfig, T5Shape, Auto
         return config, text, autoencoder, None
     start = recipe.start
     assert start is not None  # the recipe has one of the two
-    model = find_pipeline(POCKET) if str(start.model) == POCKET else start.model
-    path = model / "transformer" / "config.json"
-    components = start.components or model
-    text = _text_encoder(model if (model / "text_encoder").is_dir() else components)
-    autoencoder = _autoencoder(start.vae or (model if (model / "vae").is_dir() else components))
-    if path.is_file():
-        # Names decide about micro-conditioning only where the file leaves it open; Σ has none.
-        return new_config_of(transformer_config(read_json(path), ()), start), text, autoencoder, None
-    return new_config_of(TransformerConfig(), start), text, autoencoder, start.model
+    text = _text_encoder(folders.folders.get("text_encoder"))
+    autoencoder = _autoencoder(start.vae or folders.folders.get("vae"))
+    if "transformer" in folders.parts:
+        return new_config_of(read_config(folders.transformer), start), text, autoencoder, None
+    config = released_config(folders.release) if folders.release is not None else TransformerConfig()
+    return new_config_of(config, start), text, autoencoder, start.model
 
 
-def _text_encoder(folder: Path) -> T5Shape:
-    path = folder / "text_encoder" / "config.json"
-    if not path.is_file():
+def _text_encoder(folder: Path | None) -> T5Shape:
+    path = folder / "text_encoder" / "config.json" if folder is not None else None
+    if path is None or not path.is_file():
         return T5Shape()
     config = read_json(path)
     return T5Shape(
@@ -88,9 +102,9 @@ def _text_encoder(folder: Path) -> T5Shape:
     )
 
 
-def _autoencoder(folder: Path) -> AutoencoderShape:
-    path = folder / "vae" / "config.json"
-    if not path.is_file():
+def _autoencoder(folder: Path | None) -> AutoencoderShape:
+    path = folder / "vae" / "config.json" if folder is not None else None
+    if path is None or not path.is_file():
         return AutoencoderShape()
     config = read_json(path)
     return AutoencoderShape(

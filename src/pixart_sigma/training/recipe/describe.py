@@ -23,6 +23,7 @@ from pixart_sigma.training.recipe.sections import (
     TextEncoderRecipe,
     TransformerRecipe,
 )
+from pixart_sigma.weights.catalogue import releases
 from pixart_sigma.weights.folder import POCKET
 
 
@@ -51,7 +52,8 @@ def _inputs(recipe: Recipe) -> list[tuple[str, Path]]:
         named.append((f"data.sources.{index}.{source.kind}", source.place))
     if recipe.data.validation is not None:
         named.append((f"data.validation.{recipe.data.validation.kind}", recipe.data.validation.place))
-    return [(key, path) for key, path in named if path is not None and str(path) != POCKET]
+    by_name = {POCKET, *releases(), *(release.repository for release in releases().values())}
+    return [(key, path) for key, path in named if path is not None and str(path) not in by_name]
 
 
 def _subject(recipe: Recipe) -> str:

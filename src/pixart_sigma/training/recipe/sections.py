@@ -367,9 +367,9 @@ class KVCompressionRecipe(Section):
 class StartRecipe(Section):
     """The model that training starts from and what is changed about it; what is left out stays as it is.
 
-    `model`: a pipeline folder, or one with `transformer/` alone, whose other parts come from `components`. `vae`: the
-    pipeline folder of another autoencoder. `resolution` interpolates positions unless `interpolation_scale` is given.
-    `caption_length`: 300 where it is left out, since no folder says it (α: 120).
+    `model`: as for `generate --model`; parts that it lacks come from `components`. `vae`: another model, whose
+    autoencoder is taken. `resolution` interpolates positions unless `interpolation_scale` is given. `caption_length`:
+    the model's own where it is left out (Σ: 300, α: 120).
     """
 
     model: Path

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from pixart_sigma.pipeline.text_to_image import to_image
+from pixart_sigma.pipeline.images import to_image
 from pixart_sigma.weights.atomic import written_whole
 
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from pixart_sigma.pipeline.parts import Parts as PipelineParts
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.pipeline_folder import build_scheduler
@@ -37,7 +38,9 @@ def make_class_images(
     if not missing:
         return
     scheduler = dict(build_scheduler(prediction_type).config)
-    model = TextToImage(parts.text_encoder, parts.transformer, parts.autoencoder, scheduler)
+    model = TextToImage(
+        PipelineParts(parts.text_encoder, parts.transformer, parts.autoencoder, scheduler)
+    )
     for done, seed in enumerate(missing, start=1):
         request = Request(
             prompts=(recipe.prompt,),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pixart_sigma.encoders.autoencoder import Autoencoder
-from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
+from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import RecipeError, WeightsError
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.resolution import LATENT_SCALE
@@ -19,7 +19,13 @@ from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.recipe.sections import ScratchRecipe, StartRecipe, check_buckets
 from pixart_sigma.training.scratch import scratch_config
 from pixart_sigma.training.surgery import Change, operate
-from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
+from pixart_sigma.weights.folder import (
+    COMPONENTS,
+    PipelineFolders,
+    caption_length,
+    find_pipeline,
+    read_json,
+)
 from pixart_sigma.weights.transformer import build, load_transformer
 
 
@@ -59,13 +65,13 @@ def load_parts(recipe: TransformerRecipe, text_dtype: torch.dtype = torch.float3
 
 
 def _from_start(recipe: TransformerRecipe, start: StartRecipe, text_dtype: torch.dtype) -> Parts:
-    autoencoder_folder = start.vae or part_folder(start, "vae")
-    text_folder = part_folder(start, "text_encoder")
-    part_folder(start, "tokenizer")
-    _check_prediction(recipe, start)
-    caption_length = start.caption_length or SIGMA_CAPTION_LENGTH
+    folders = find_pipeline(start.model, start.components, parts=wanted_parts(start))
+    autoencoder_folder = (find_pipeline(start.vae, parts=["vae"]) if start.vae else folders)["vae"]
+    text_folder = folders["text_encoder"]
+    _check_prediction(recipe, start, folders)
+    num_tokens = start.caption_length or caption_length(folders)
     autoencoder = Autoencoder.from_pretrained(autoencoder_folder)
-    started = load_transformer(part_folder(start, "transformer") / "transformer")
+    started = load_transformer(folders.transformer)
     config, weights, changes = operate(
         started.config,
         started.state_dict(),
@@ -76,7 +82,7 @@ def _from_start(recipe: TransformerRecipe, start: StartRecipe, text_dtype: torch
     text = TextEncoder.from_pretrained(text_folder, text_dtype)
     return Parts(
         transformer=build(config, weights, f"{start.model} after its surgery"),
-        text_encoder=TextEncoder(text.tokenizer, text.model, caption_length),
+        text_encoder=TextEncoder(text.tokenizer, text.model, num_tokens),
         autoencoder=autoencoder,
         text_encoder_folder=text_folder,
         autoencoder_folder=autoencoder_folder,
@@ -104,25 +110,13 @@ def _from_scratch(recipe: TransformerRecipe, scratch: ScratchRecipe, text_dtype:
     )
 
 
-def part_folder(start: StartRecipe, part: str) -> Path:
-    """The pipeline folder that holds a part of the starting model: its own, or `components`.
-
-    Raises WeightsError if neither does.
-    """
-    model = find_pipeline(POCKET) if str(start.model) == POCKET else start.model
-    for folder in (model, start.components):
-        if folder is not None and (folder / part).is_dir():
-            return folder
-    where = (
-        f"{model} nor {start.components}"
-        if start.components
-        else f"{model}; start.components may name another"
-    )
-    raise WeightsError(f"the starting model has no {part}/: not in {where}")
+def wanted_parts(start: StartRecipe) -> list[str]:
+    """What the starting model must have: all, but for an autoencoder that another takes the place of."""
+    return [part for part in COMPONENTS if part != "vae" or start.vae is None]
 
 
-def _check_prediction(recipe: TransformerRecipe, start: StartRecipe) -> None:
-    config = read_json(part_folder(start, "scheduler") / "scheduler" / "scheduler_config.json")
+def _check_prediction(recipe: TransformerRecipe, start: StartRecipe, folders: PipelineFolders) -> None:
+    config = read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")
     predicts = config.get("prediction_type", "epsilon")
     wanted = recipe.objective.prediction_type
     if predicts != wanted:

@@ -23,7 +23,8 @@ from pixart_sigma.data.batches import Shape
 from pixart_sigma.data.dataset import Dataset, Example
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.diffusion.schedule import linear_schedule
-from pixart_sigma.pipeline.text_to_image import caption_text, seeded_noise
+from pixart_sigma.pipeline.noise import seeded_noise
+from pixart_sigma.pipeline.profiles import DIFFUSERS
 from pixart_sigma.training.adapters import check_adapters, inject
 from pixart_sigma.training.attention_kernel import attention_backends
 from pixart_sigma.training.latent_scaling import (
@@ -31,7 +32,7 @@ from pixart_sigma.training.latent_scaling import (
     estimate_latent_statistics,
     write_latent_scaling,
 )
-from pixart_sigma.training.null_caption import null_caption_change, null_embedding, put_null_captions
+from pixart_sigma.training.null_caption import null_caption_change, put_null_captions
 from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.recipe import TransformerRecipe
@@ -205,7 +206,7 @@ class TransformerTask:
             if processes.first:
                 write_latent_scaling(scaling, output / "latent_scaling.json")
         if start.caption_length is not None:
-            null = null_embedding(self._parts.text_encoder, start.caption_length)
+            null = self._parts.text_encoder.null_embedding(start.caption_length)
             changes.append(null_caption_change(null))
         if processes.first:
             write_surgery_log(changes, output / "surgery.jsonl")
@@ -274,7 +275,7 @@ class TransformerTask:
 
     def _texts(self) -> list[str]:
         """The prompts of the validation grid."""
-        given = [caption_text(prompt) for prompt in self._recipe.samples.prompts]
+        given = [DIFFUSERS.caption(prompt) for prompt in self._recipe.samples.prompts]
         return given or self._data.first_captions(_GRID_PROMPTS)
 
     def _encoded(self, texts: list[str]) -> CaptionTokens:
@@ -284,7 +285,7 @@ class TransformerTask:
     def _null_states(self) -> Tensor:
         """The empty caption's states: its own rows alone, or as many as a caption may have."""
         text = self._parts.text_encoder
-        whole = null_embedding(text, text.caption_length)
+        whole = text.null_embedding()
         own = len(text.tokenizer("").input_ids)
         return whole if self._recipe.captions.null_mask == "caption" else whole[:own]
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.attention import sdpa_kernel
 
-from pixart_sigma.benchmark.scenarios import Features, Scenario
-from pixart_sigma.benchmark.switches import Switches, backends
+from pixart_sigma.benchmark.training.scenarios import Features, Scenario
+from pixart_sigma.benchmark.training.switches import Switches, backends
 from pixart_sigma.diffusion.schedule import linear_schedule
 from pixart_sigma.errors import MissingDependency
 from pixart_sigma.model import PixArtTransformer

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pixart_sigma.benchmark.scenarios import LONGEST_CAPTION, SHORTEST_CAPTION
 from pixart_sigma.benchmark.table import Row
+from pixart_sigma.benchmark.training.scenarios import LONGEST_CAPTION, SHORTEST_CAPTION
 
 _HEADS = ((4, 64), (16, 72))  # the pocket model's and XL/2's
 _TOKENS = ((64, 32), (256, 8), (1024, 2), (4096, 1))  # image tokens, and pictures at once

@@ -16,9 +16,10 @@ import torch
 from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.benchmark.processes import started
-from pixart_sigma.benchmark.scenarios import Scenario, draw_features
-from pixart_sigma.benchmark.switches import Switches
 from pixart_sigma.benchmark.table import Row
+from pixart_sigma.benchmark.training.scenarios import Scenario, draw_features
+from pixart_sigma.benchmark.training.switches import Switches
+from pixart_sigma.benchmark.training.train_step import OURS, step_task
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.attention_kernel import attention_backends
 from pixart_sigma.training.plan.activations import MicroBatch
@@ -35,7 +36,7 @@ def plan_check(
         say(f"{scenario.name}: measuring rates, then {rounds} steps")
         with (
             tempfile.TemporaryDirectory() as folder,
-            started(scenario.name, {"ours": ("ours", Switches())}, device.type, Path(folder)) as (worker,),
+            started([step_task(scenario, OURS, "ours", Switches(), device)], Path(folder)) as (worker,),
         ):
             before = _rates(scenario, device)
             worker.take(rounds)

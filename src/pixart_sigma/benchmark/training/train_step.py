@@ -11,21 +11,22 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from pixart_sigma.benchmark.processes import Worker, started
-from pixart_sigma.benchmark.scenarios import Scenario, draw_features
-from pixart_sigma.benchmark.switches import ABLATIONS, Switches
+from pixart_sigma.benchmark.processes import Task, Worker, started, take_turns
 from pixart_sigma.benchmark.table import Row
+from pixart_sigma.benchmark.training.scenarios import Scenario, draw_features
+from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches
 from pixart_sigma.training.plan.cost import forward_flops
 from pixart_sigma.training.plan.hardware import GPUS
 
 PLAIN = "diffusers + accelerate"
 OURS = "ours"
 COMPILED = "ours, compiled"
+_WORKER = "pixart_sigma.benchmark.training.worker"
 
 
 def train_step(
@@ -74,18 +75,24 @@ def ablations(
     return rows
 
 
+def step_task(scenario: Scenario, name: str, side: str, switches: Switches, device: torch.device) -> Task:
+    """The process of a row of that name; side is "ours" or "plain"."""
+    arguments = {
+        "scenario": scenario.name,
+        "side": side,
+        "device": device.type,
+        "switches": asdict(switches),
+    }
+    return Task(name, _WORKER, arguments)
+
+
 def _timed(
     scenario: Scenario, sides: dict[str, tuple[str, Switches]], device: torch.device, rounds: int
 ) -> list[Worker]:
     """Workers that have taken their steps, in turns, and have ended."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        started(scenario.name, sides, device.type, Path(folder)) as workers,
-    ):
-        for number in range(rounds):
-            # There and back, so that no row always follows the same other one.
-            for worker in workers if number % 2 == 0 else reversed(workers):
-                worker.take(1)
+    tasks = [step_task(scenario, name, side, switches, device) for name, (side, switches) in sides.items()]
+    with tempfile.TemporaryDirectory() as folder, started(tasks, Path(folder)) as workers:
+        take_turns(workers, rounds)
         return workers
 
 
@@ -115,8 +122,8 @@ def _rows(scenario: Scenario, workers: Sequence[Worker], device: torch.device) -
                 if worker.memory is None or plain.memory is None
                 else f"{worker.memory / plain.memory:.2f}x",
                 "MFU": _mfu(scenario, seconds, device),
-                "warm-up s": worker.warm_up_seconds,
-                "first error": f"{worker.losses[0]:.4f}",
+                "warm-up s": worker.ready["warm_up_seconds"],
+                "first error": f"{worker.ready['losses'][0]:.4f}",
             }
         )
     return rows

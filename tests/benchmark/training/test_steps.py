@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from pixart_sigma.benchmark.scenarios import (
+from pixart_sigma.benchmark.training.scenarios import (
     LONGEST_CAPTION,
     SHORTEST_CAPTION,
     TINY,
     choose,
     draw_features,
 )
-from pixart_sigma.benchmark.steps import load_libraries, our_step, plain_step
-from pixart_sigma.benchmark.switches import ABLATIONS, Switches, backends
+from pixart_sigma.benchmark.training.steps import load_libraries, our_step, plain_step
+from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches, backends
 from pixart_sigma.errors import InvalidInput, MissingDependency
 from pixart_sigma.training.attention_kernel import attention_backends
 

@@ -1,0 +1,76 @@
+"""What a suite found, with everything that it depends on: as JSON, and as a section of a page.
+
+Legend of the JSON: `suite`; `device`, cpu or cuda; `machine`; `date`; `versions` of libraries; `options` of the
+command; `rows`, those of the table, or for the suites on inference everything that their table is made of. A suite that
+could not run has `failed`, the reason, in place of the rows, and one that was cut short has `incomplete` beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
+from pixart_sigma.benchmark.inference.summary import summarise
+from pixart_sigma.benchmark.machine import describe_machine, library_versions
+from pixart_sigma.benchmark.table import Row, render_table
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.weights.atomic import written_whole
+
+Figures = dict[str, Any]
+_ALWAYS = ("suite", "device", "machine", "date", "versions", "options")
+
+
+def collect(suite: str, device: torch.device, options: Mapping[str, Any], rows: Sequence[Row]) -> Figures:
+    """Rows of a suite that ran here, today."""
+    return {
+        "suite": suite,
+        "device": device.type,
+        "machine": describe_machine(device),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": library_versions(),
+        "options": dict(options),
+        "rows": list(rows),
+    }
+
+
+def write_figures(path: Path, figures: Figures) -> None:
+    """As JSON; the file appears whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
+
+def read_figures(path: Path) -> list[Figures]:
+    """A file of one suite, or a list of several. Raises InvalidInput for anything else."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON ({error}); write it again with --json") from error
+    several = content if isinstance(content, list) else [content]
+    for figures in several:
+        lacking = (
+            [name for name in _ALWAYS if name not in figures] if isinstance(figures, dict) else list(_ALWAYS)
+        )
+        if lacking or not ("failed" in figures or figures.get("rows")):
+            missing = ", ".join(lacking) or "rows"
+            raise InvalidInput(f"{path} holds no figures (it lacks {missing}); write it again with --json")
+    return several
+
+
+def render(figures: Figures) -> str:
+    """What ran where and when, and the table; of a suite that could not run, why."""
+    options = ", ".join(f"{name} {value}" for name, value in figures["options"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    facts = "; ".join(fact for fact in (figures["machine"], figures["date"], options, versions) if fact)
+    if "failed" in figures:
+        return f"{facts}.\n\nNot measured, the suite failed: {figures['failed']}"
+    rows = figures["rows"]
+    if figures["suite"] in get_args(InferenceSuite):
+        rows = summarise(rows)
+    ended = f"\n\nNot all of it: {figures['incomplete']}." if "incomplete" in figures else ""
+    return f"{facts}.\n\n{render_table(rows)}{ended}"

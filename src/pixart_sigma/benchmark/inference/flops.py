@@ -1,0 +1,54 @@
+"""The operations that a scenario's result needs, whoever computes it: real caption tokens only, captions once a prompt.
+
+A side that does more, such as projecting padding, reaches a smaller share of the machine's rate. A multiply-add counts
+as two.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pixart_sigma.benchmark.inference.random_pipeline import build_autoencoder
+from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, Scenario, draw_inputs
+from pixart_sigma.training.plan.cost import forward_flops, text_encoder_flops
+
+_CAPTIONS = (1, PROMPT_TOKENS)  # the negative one is an end token
+
+
+def useful_flops(scenario: Scenario, num_steps: int) -> float:
+    """Of one run; num_steps are those of a picture."""
+    if scenario.work == "forward":
+        return _denoising(scenario, 1)
+    if scenario.work == "text":
+        return _text(scenario)
+    if scenario.work == "picture":
+        return _text(scenario) + _denoising(scenario, num_steps) + _autoencoder(scenario, "decode")
+    return _autoencoder(scenario, scenario.work)
+
+
+def _denoising(scenario: Scenario, num_steps: int) -> float:
+    config, side = scenario.shapes.transformer, scenario.side
+    forwards = [forward_flops(config, side, side, tokens) for tokens in _CAPTIONS]
+    captions = sum(forward.captions for forward in forwards)
+    # Both branches of a step have the same timestep.
+    step = sum(forward.total for forward in forwards) - captions - forwards[0].modulation
+    return captions + num_steps * step
+
+
+def _text(scenario: Scenario) -> float:
+    return sum(text_encoder_flops(scenario.shapes.text_encoder, tokens) for tokens in _CAPTIONS)
+
+
+def _autoencoder(scenario: Scenario, work: str) -> float:
+    """As torch counts them, on tensors without content."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    inputs = draw_inputs(scenario)
+    with torch.device("meta"):
+        model = build_autoencoder(scenario.shapes)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        if work == "decode":
+            model.decode(inputs.latents.to("meta"))
+        else:
+            model.encode(inputs.pixels.to("meta"))
+    return float(counter.get_total_flops())

@@ -1,0 +1,110 @@
+"""This package's side: the library as its users call it.
+
+Legend: B batch, C latent channels, h, w latents, L caption tokens, E caption channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inputs, prompt
+from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
+from pixart_sigma.benchmark.inference.work import Compute, Job, Outputs
+from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.pipeline.device import DTYPES
+from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
+from pixart_sigma.pipeline.text_to_image import TextToImage
+from pixart_sigma.weights.transformer import load_transformer
+
+
+def build(job: Job, watch: Stopwatch) -> Compute:
+    """Load what the work needs; what is returned does it."""
+    builders: dict[Work, Callable[[Job, Stopwatch], Compute]] = {
+        "forward": _forward,
+        "picture": _picture,
+        "decode": _decode,
+        "encode": _encode,
+        "text": _text,
+    }
+    return builders[job.scenario.work](job, watch)
+
+
+def load_libraries(work: Work) -> None:
+    """Import what loading will need, so that its memory can be told from the work's."""
+    import diffusers.models.autoencoders.autoencoder_kl
+    import diffusers.schedulers.scheduling_dpmsolver_multistep  # noqa: F401
+
+    if work in ("picture", "text"):
+        import transformers.models.auto.tokenization_auto
+        import transformers.models.t5.modeling_t5  # noqa: F401
+
+
+def _forward(job: Job, watch: Stopwatch) -> Compute:
+    """Stage prepare is what sampling does once a prompt and once a schedule; forward is what it does every step."""
+    model = load_transformer(job.folder / "transformer", job.dtype).to(job.device)
+    inputs = draw_inputs(job.scenario)
+    latents = inputs.latents.to(job.device, job.dtype).repeat(2, 1, 1, 1)
+    embeds, mask = inputs.embeds.to(job.device, job.dtype), inputs.mask.to(job.device)
+    timesteps = torch.tensor([TIMESTEP], device=job.device)
+    prepare_captions = watch.watched("prepare", model.prepare_captions)
+    prepare_timesteps = watch.watched("prepare", model.prepare_timesteps)
+    forward = watch.watched("forward", model)
+
+    def compute() -> Outputs:
+        captions = prepare_captions(embeds, mask)
+        return {"prediction": forward(latents, captions, prepare_timesteps(timesteps))}
+
+    return compute
+
+
+def _picture(job: Job, watch: Stopwatch) -> Compute:
+    (dtype,) = (name for name, dtype in DTYPES.items() if dtype == job.dtype)
+    model = TextToImage.from_pretrained(job.folder, dtype=dtype, device=str(job.device))
+    noise = draw_inputs(job.scenario).latents.to(job.dtype).float()
+    outputs: Outputs = {}
+    decode_latents = model.autoencoder.decode
+
+    def decode(latents: Tensor) -> Tensor:
+        outputs["latents"], outputs["pixels"] = latents, decode_latents(latents)
+        return outputs["pixels"]
+
+    model.text_encoder.encode = watch.watched("text", model.text_encoder.encode)  # type: ignore[method-assign]
+    model.autoencoder.decode = watch.watched("decode", decode)  # type: ignore[method-assign]
+
+    def compute() -> Outputs:
+        model(
+            prompt(),
+            height=job.scenario.side,
+            width=job.scenario.side,
+            num_steps=job.num_steps,
+            guidance_scale=DEFAULT_GUIDANCE_SCALE,
+            noise=noise,
+        )
+        return outputs
+
+    return compute
+
+
+def _decode(job: Job, watch: Stopwatch) -> Compute:
+    autoencoder = Autoencoder.from_pretrained(job.folder, job.dtype).to(job.device)
+    latents = draw_inputs(job.scenario).latents.to(job.device, job.dtype)
+    return lambda: {"pixels": autoencoder.decode(latents)}
+
+
+def _encode(job: Job, watch: Stopwatch) -> Compute:
+    autoencoder = Autoencoder.from_pretrained(job.folder, job.dtype).to(job.device)
+    pixels = draw_inputs(job.scenario).pixels.to(job.device, job.dtype)
+    return lambda: {"latents": autoencoder.encode(pixels)}
+
+
+def _text(job: Job, watch: Stopwatch) -> Compute:
+    encoder = TextEncoder.from_pretrained(job.folder, job.dtype).to(job.device)
+
+    def compute() -> Outputs:
+        return {"prompt": encoder.encode([prompt()])[0], "negative": encoder.encode([""])[0]}
+
+    return compute

@@ -1,0 +1,66 @@
+"""The process of one side of a suite on inference: `python -m pixart_sigma.benchmark.inference.worker ARGUMENTS`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from pixart_sigma.allocator import keep_freed_memory
+from pixart_sigma.benchmark.inference import ours, theirs
+from pixart_sigma.benchmark.inference.scenarios import Scenario, choose
+from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
+from pixart_sigma.benchmark.inference.work import Job
+from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
+from pixart_sigma.pipeline.device import DTYPES
+
+
+def _load(arguments: Arguments) -> None:
+    side = ours if arguments["side"] == "ours" else theirs
+    side.load_libraries(_scenario(arguments).work)
+
+
+def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
+    """The first run's outputs go to a file, for the gate."""
+    device = torch.device(arguments["device"])
+    job = Job(
+        scenario=_scenario(arguments),
+        folder=Path(arguments["folder"]),
+        dtype=DTYPES[arguments["dtype"]],
+        device=device,
+        num_steps=arguments["num_steps"],
+    )
+    watch = Stopwatch(device)
+    if arguments["side"] == "ours":
+        keep_freed_memory()  # as `generate` does
+        compute = ours.build(job, watch)
+    else:
+        compute = theirs.build(job, watch)
+
+    def run() -> dict[str, float]:
+        watch.clear()
+        started = seconds_now(device)
+        with torch.no_grad():
+            compute()
+        total = seconds_now(device) - started
+        return {**watch.stages(total), "total": total}
+
+    started = seconds_now(device)
+    with torch.no_grad():
+        outputs = compute()
+    warm_up = seconds_now(device) - started
+    found = {name: tensor.detach().float().cpu().contiguous() for name, tensor in outputs.items()}
+    save_file(found, arguments["outputs"])
+    return {"warm_up_seconds": warm_up}, run
+
+
+def _scenario(arguments: Arguments) -> Scenario:
+    (scenario,) = choose(arguments["suite"], [arguments["scenario"]])
+    return scenario
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_load, _build))

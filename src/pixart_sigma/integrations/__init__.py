@@ -1,0 +1,1 @@
+"""Classes that live inside other libraries' pipelines."""

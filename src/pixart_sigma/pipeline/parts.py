@@ -1,0 +1,188 @@
+"""A pipeline's parts: loaded, shared with another pipeline, or left out; and whether they fit one another.
+
+Knows nothing of what the pipeline does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
+from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.pipeline.device import resolve_device, resolve_dtype
+from pixart_sigma.pipeline.request import Lora
+from pixart_sigma.pipeline.samplers import kinds_of
+from pixart_sigma.resolution import LATENT_SCALE, PATCH_SIZE
+from pixart_sigma.weights.catalogue import Release, SamplingKind
+from pixart_sigma.weights.checkpoint import read_checkpoint
+from pixart_sigma.weights.folder import PipelineFolders, caption_length, find_pipeline, read_json
+from pixart_sigma.weights.lora import apply_loras, load_lora
+from pixart_sigma.weights.transformer import build
+
+
+class Load(Enum):
+    """What to do with a part that was not given."""
+
+    LOAD = "load"
+
+
+LOAD: Final = Load.LOAD
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The models, and what is known of them; None is a part that was left out. Raises WeightsError for a misfit.
+
+    scheduler_config: scheduler_config.json's content. name: the model's. release: what the catalogue says of it.
+    caption_length: the longest caption, in tokens, that the transformer was trained with. null_caption (rows,
+    channels): what the checkpoint carries in the place of the text encoder's output for the empty caption.
+    adapted: LoRAs were merged into the transformer. borrowed_autoencoder: it is from another place than the
+    transformer.
+    """
+
+    text_encoder: TextEncoder | None
+    transformer: PixArtTransformer | None
+    autoencoder: Autoencoder | None
+    scheduler_config: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "of these parts"
+    release: Release | None = None
+    caption_length: int = SIGMA_CAPTION_LENGTH
+    null_caption: Tensor | None = None
+    adapted: bool = False
+    borrowed_autoencoder: bool = False
+
+    def __post_init__(self) -> None:
+        _check_fit(self.text_encoder, self.transformer, self.autoencoder)
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves what is there."""
+        for part in (self.text_encoder, self.transformer, self.autoencoder):
+            if part is not None:
+                part.to(device)
+
+    @property
+    def kinds(self) -> tuple[SamplingKind, ...]:
+        """See `kinds_of`."""
+        return kinds_of(self.release, self.scheduler_config, adapted=self.adapted)
+
+
+def load_parts(
+    model: str | Path | PipelineFolders,
+    components: str | Path | None,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    loras: Sequence[Lora],
+    text_encoder: TextEncoder | Load | None,
+    transformer: PixArtTransformer | Load | None,
+    autoencoder: Autoencoder | Load | None,
+    *,
+    null_caption_wanted: bool,
+) -> Parts:
+    """See `TextToImage.from_pretrained`. Only what is loaded is looked for.
+
+    null_caption_wanted: also if the transformer is not loaded, so that prompts are encoded as if it were.
+    """
+    chosen_device = resolve_device(device)
+    chosen_dtype = resolve_dtype(dtype, chosen_device)
+    if loras and transformer is not LOAD:
+        raise InvalidInput(
+            "loras are merged into a transformer that is loaded, not into one that is shared or left out"
+        )
+    wanted = [
+        *(("transformer",) if transformer is LOAD else ()),
+        *(("text_encoder", "tokenizer") if text_encoder is LOAD else ()),
+        *(("vae",) if autoencoder is LOAD else ()),
+        *(("scheduler",) if transformer is not None else ()),
+    ]
+    if isinstance(model, PipelineFolders):
+        folders = model
+        if components is not None or revision is not None:
+            raise InvalidInput(
+                "components and revision are find_pipeline's, whose result was given; give them there"
+            )
+    else:
+        folders = find_pipeline(model, components, revision, wanted)
+    length = caption_length(folders)
+
+    null_caption: Tensor | None = None
+    if isinstance(transformer, Load):
+        transformer, null_caption = _load_transformer(folders.transformer, chosen_dtype, loras)
+    elif null_caption_wanted and "transformer" in folders.parts:
+        null_caption = read_checkpoint(folders.transformer).null_caption
+    if isinstance(text_encoder, Load):
+        text_encoder = TextEncoder.from_pretrained(
+            folders["text_encoder"],
+            chosen_dtype,
+            tokenizer_folder=folders["tokenizer"],
+            caption_length=length,
+        )
+    elif text_encoder is not None and text_encoder.caption_length != length:
+        text_encoder = text_encoder.with_caption_length(length)
+    borrowed = not isinstance(autoencoder, Load)
+    if isinstance(autoencoder, Load):
+        borrowed = folders["vae"] != folders.folders.get("transformer")
+        autoencoder = Autoencoder.from_pretrained(folders["vae"], chosen_dtype)
+    scheduler_config: dict[str, Any] = {}
+    if transformer is not None:
+        scheduler_config = read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")
+    parts = Parts(
+        text_encoder,
+        transformer,
+        autoencoder,
+        scheduler_config,
+        name=folders.name,
+        release=folders.release,
+        caption_length=length,
+        null_caption=null_caption,
+        adapted=bool(loras),
+        borrowed_autoencoder=borrowed,
+    )
+    parts.to(chosen_device)
+    return parts
+
+
+def _load_transformer(
+    path: Path, dtype: torch.dtype, loras: Sequence[Lora]
+) -> tuple[PixArtTransformer, Tensor | None]:
+    """→ (the model in eval mode on the CPU, its checkpoint's null caption)."""
+    adapters = [(load_lora(lora.path), lora.strength) for lora in loras]
+    checkpoint = read_checkpoint(path)
+    model = build(checkpoint.config, checkpoint.state_dict, checkpoint.source)
+    if adapters:
+        # In fp32: in bf16 most of a small change would be rounded away before it adds to another.
+        apply_loras(model.to(torch.float32), adapters)
+    model.to(dtype).eval()
+    return model, checkpoint.null_caption
+
+
+def _check_fit(
+    text_encoder: TextEncoder | None, transformer: PixArtTransformer | None, autoencoder: Autoencoder | None
+) -> None:
+    checks: list[tuple[str, int, int]] = []
+    config = transformer.config if transformer is not None else None
+    if config is not None:
+        checks.append(("the transformer's patch size", config.patch_size, PATCH_SIZE))
+    if text_encoder is not None and config is not None:
+        checks.append(
+            ("the text encoder's width", text_encoder.model.config.d_model, config.caption_channels)
+        )
+    if autoencoder is not None:
+        checks.append(("the autoencoder's pixels per latent", autoencoder.latent_scale, LATENT_SCALE))
+        if config is not None:
+            channels = autoencoder.model.config.latent_channels
+            checks.append(("the autoencoder's latent channels", channels, config.in_channels))
+    for name, found, needed in checks:
+        if found != needed:
+            raise WeightsError(
+                f"{name} is {found}, the pipeline needs {needed}; combine parts that belong together"
+            )

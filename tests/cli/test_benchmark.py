@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from pixart_sigma.benchmark import run as suites
+from pixart_sigma.cli import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("suite", ["transformer", "pipeline", "vae", "text-encoder"])
+def test_a_suite_on_inference_is_handed_everything(
+    suite: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def remember(*arguments: object) -> suites.Outcome:
+        calls.append(arguments[:-1])
+        return suites.Outcome("table")
+
+    monkeypatch.setattr(suites, "run_inference", remember)
+    files = ["--json", str(tmp_path / "x.json"), "--markdown", str(tmp_path / "x.md")]
+    options = ["--scenario", "tiny", "--dtype", "bfloat16", "--device", "cpu", "--rounds", "3", *files]
+    steps = ["--steps", "4"] if suite == "pipeline" else []
+    assert app.run(["benchmark", suite, *options, *steps]) == 0
+    assert capsys.readouterr().out == "table\n"
+    output = suites.Output(tmp_path / "x.json", tmp_path / "x.md")
+    num_steps = 4 if suite == "pipeline" else None
+    assert calls == [(suite, ["tiny"], ["bfloat16"], "cpu", 3, num_steps, output)]
+
+
+@pytest.mark.parametrize("suite", ["train-step", "ablations", "plan", "attention"])
+def test_a_suite_on_training_is_handed_everything(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def remember(*arguments: object) -> suites.Outcome:
+        calls.append(arguments[:-1])
+        return suites.Outcome("table")
+
+    monkeypatch.setattr(suites, "run_training", remember)
+    scenario = [] if suite == "attention" else ["--scenario", "pocket"]
+    compiled = ["--compile"] if suite == "train-step" else []
+    assert app.run(["benchmark", suite, *scenario, *compiled, "--device", "cpu", "--rounds", "3"]) == 0
+    names = () if suite == "attention" else ["pocket"]
+    assert calls == [(suite, names, "cpu", 3, suite == "train-step", suites.Output())]
+
+
+def test_rows_that_failed_are_printed_and_end_with_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = suites.Outcome("table", ("xl-256 in float32: the two sides differ",))
+    monkeypatch.setattr(suites, "run_inference", lambda *arguments: outcome)
+    assert app.run(["benchmark", "transformer"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "table\n"
+    assert "1 of the rows failed and have no figures: xl-256 in float32: the two sides differ" in printed.err
+
+
+def test_an_option_that_a_suite_would_ignore_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["plan", "--compile"], ["attention", "--scenario", "tiny"], ["vae", "--steps", "3"]):
+        assert app.run(["benchmark", *command]) == 2
+        assert "No such option" in capsys.readouterr().err
+
+
+def test_the_report_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(DOCS / "performance")
+    assert app.run(["benchmark", "report", folder]) == 0
+    assert app.run(["benchmark", "report", folder, "-o", str(tmp_path / "page.md")]) == 0
+    assert capsys.readouterr().out == (tmp_path / "page.md").read_text("utf-8")
+    assert app.run(["benchmark", "report", folder, "-o", str(tmp_path / "nowhere" / "page.md")]) == 2
