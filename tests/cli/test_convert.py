@@ -84,3 +84,48 @@ def test_without_a_null_caption_there_is_a_warning(
     assert printed.startswith("warning: ")
     assert "--null-caption" in printed
     assert printed.count("\n") == 1
+
+
+def test_a_target_that_cannot_be_is_refused_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("the model is fetched")
+
+    monkeypatch.setattr("pixart_sigma.cli.convert.find_pipeline", fetch)
+    (tmp_path / "there.pth").touch()
+    assert run(["convert", "sigma-512", str(tmp_path / "there.pth"), "--to", "official"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_side_file_that_nobody_named_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_foreign_pth(make_checkpoint(null_tokens=None), tmp_path / "mine.pth")
+    side = tmp_path / "x.safetensors.null_caption.safetensors"
+    side.write_bytes(b"somebody's")
+    assert run(["convert", str(source), str(tmp_path / "x.safetensors"), "--to", "single-file"]) == 2
+    assert f"{side} is there already" in capsys.readouterr().err
+    assert side.read_bytes() == b"somebody's"
+
+
+def test_the_source_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model" / "transformer").mkdir(parents=True)
+    source = write_foreign_pth(make_checkpoint(), tmp_path / "model" / "transformer" / "mine.pth")
+    arguments = ["convert", str(source), str(tmp_path / "model"), "--to", "diffusers", "--overwrite"]
+    assert run(arguments) == 2
+    assert "holds what is to be converted" in capsys.readouterr().err
+    assert source.is_file()
+
+
+def test_zeros_are_as_many_as_the_models_captions_are_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the name of an α file, and by the class of an α pipeline's folder."""
+    checkpoint = make_checkpoint(null_tokens=None)
+    file = write_foreign_pth(checkpoint, tmp_path / "PixArt-XL-2-512x512.pth")
+    write_checkpoint(checkpoint, tmp_path / "mine", "diffusers")
+    (tmp_path / "mine" / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
+    for number, source in enumerate((file, tmp_path / "mine")):
+        target = tmp_path / f"{number}.pth"
+        assert run(["convert", str(source), str(target), "--to", "official"]) == 0
+        null = torch.load(target, weights_only=True)["state_dict"]["y_embedder.y_embedding"]
+        assert len(null) == 120

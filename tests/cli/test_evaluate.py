@@ -1,10 +1,12 @@
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fake_judges import fake_judges  # noqa: F401
 from pixart_sigma.cli.app import run
@@ -80,3 +82,50 @@ def test_an_unknown_model_is_refused_without_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown model 'rocket'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sigma-512", "-o", "nowhere/x"], "output folder nowhere does not exist"),
+        (["sigma-512", "-o", "x", "--reference", "no"], "reference no does not exist"),
+        (["sigma-512", "-o", "x", "--size", "250x256"], "width 250 is not a multiple of 16"),
+        (["alpha-512-dmd", "-o", "x", "--steps", "20"], "steps 20 is outside 1 to 1"),
+        (["alpha-1024-lcm", "-o", "x", "--guidance-scale", "2"], "sampler 'lcm' takes no guidance"),
+    ],
+)
+def test_what_can_be_told_is_told_before_the_download(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("the model is fetched")
+
+    monkeypatch.setattr("pixart_sigma.evaluation.request.find_pipeline", fetch)
+    monkeypatch.chdir(tmp_path)
+    assert run(["evaluate", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.usefixtures("fake_judges")
+def test_a_distilled_transformer_alone_is_measured_in_its_own_way(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixart_sigma.evaluation.run.evaluate", partial(evaluate, num_drawn=8))
+    model = tmp_path / "distilled"
+    shutil.copytree(tiny_folder / "transformer", model / "transformer")
+    shutil.copytree(tiny_folder / "scheduler", model / "scheduler")
+    path = model / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "LCMScheduler"}))
+    arguments = ["evaluate", str(model), "-o", str(tmp_path / "out"), "--num", "2", "--size", "32x32"]
+    assert run(arguments) == 2
+    assert "lacks text_encoder, tokenizer, vae" in capsys.readouterr().err
+    assert run([*arguments, "--components", str(tiny_folder)]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    made = {"sampler": "lcm", "steps": 4, "guidance_scale": 1.0}
+    assert {name: metrics["making"][name] for name in made} == made
+    with Image.open(tmp_path / "out" / metrics["pictures"][0]["file"]) as image:
+        assert {name: image.text[name] for name in made} == {name: str(value) for name, value in made.items()}

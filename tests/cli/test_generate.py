@@ -327,3 +327,32 @@ def test_a_lora_of_another_model_is_one_line(tmp_path: Path, capsys: pytest.Capt
     )
     assert errors.count("\n") == 1
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "sigma-512", "--dtype", "int8"], "unknown dtype 'int8'"),
+        (["--model", "sigma-512", "--device", "toaster"], "device 'toaster' is not available here"),
+        (
+            ["--model", "alpha-512-dmd", "--sampler", "ddim"],
+            "model alpha-512-dmd was distilled for sampler 'dmd'",
+        ),
+        (["--model", "sigma-512", "--sampler", "lcm"], "sampler 'lcm' is for models distilled for it"),
+        (["--model", "alpha-512-dmd", "--steps", "20"], "steps 20 is outside 1 to 1"),
+        (["--model", "alpha-1024-lcm", "--guidance-scale", "4.5"], "sampler 'lcm' takes no guidance"),
+    ],
+)
+def test_what_the_catalogue_can_tell_is_told_before_the_download(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("the model is fetched")
+
+    monkeypatch.setattr("pixart_sigma.cli.generate.find_pipeline", fetch)
+    assert run(["generate", "a", "-o", str(tmp_path / "x.png"), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")

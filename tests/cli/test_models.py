@@ -56,6 +56,15 @@ def test_models_are_listed_with_what_is_in_the_cache(cache: Path, capsys: pytest
     assert "21.8" in lines["sigma-1024"]
 
 
+def test_what_a_model_has_itself_is_not_counted_in_anothers_cache(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """sigma-512's lender has a VAE in the cache; sigma-1024 would fetch its own."""
+    assert run(["models"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("sigma-1024 "))
+    assert "  no  " in line
+
+
 def test_a_whole_model_is_in_the_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alpha = releases()["alpha-1024"]
     weighted = ("transformer", "text_encoder", "vae")

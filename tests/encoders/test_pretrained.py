@@ -85,3 +85,11 @@ def test_loading_says_nothing(tiny_folder: Path, capfd: pytest.CaptureFixture[st
     TextEncoder.from_pretrained(tiny_folder)
     Autoencoder.from_pretrained(tiny_folder)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_kernel_that_the_configuration_names_is_not_fetched(key: str, folder: Path) -> None:
+    """It would be code from the Hub."""
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: "owner/kernel"}))
+    assert TextEncoder.from_pretrained(folder).model.config._attn_implementation == "sdpa"

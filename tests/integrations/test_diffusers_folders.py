@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from pixart_sigma.errors import WeightsError
 from pixart_sigma.model.config import TransformerConfig
+from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.pipeline_folder import write_pipeline
+from pixart_sigma.weights.folder import caption_length, find_pipeline
 from pixart_sigma.weights.transformer import load_transformer
 from tiny_diffusers import (
     CONVOLVED,
@@ -25,6 +27,7 @@ from tiny_diffusers import (
     open_pipeline,
     predict,
     random_model,
+    sampled,
     write_transformer,
 )
 from tiny_pipeline import TRANSFORMER
@@ -125,20 +128,53 @@ def test_a_saved_pipeline_opens_by_itself(tiny_folder: Path, tmp_path: Path) -> 
     assert type(AutoModel.from_pretrained(str(tmp_path / "pipeline"), subfolder="transformer")) is type(model)
 
 
-def exported(tiny_folder: Path, folder: Path) -> Path:
+def exported(
+    tiny_folder: Path, folder: Path, config: TransformerConfig = CONVOLVED, caption_length: int = 300
+) -> Path:
     from transformers import AutoTokenizer, T5EncoderModel
 
     write_pipeline(
         folder,
-        random_model(CONVOLVED),
+        random_model(config),
         T5EncoderModel.from_pretrained(tiny_folder / "text_encoder"),
         AutoTokenizer.from_pretrained(tiny_folder / "tokenizer"),
         tiny_folder / "vae",
         0.5,
         "epsilon",
         "10GB",
+        caption_length,
     )
     return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "length", "class_name"),
+    [
+        (TRANSFORMER, 300, "PixArtSigmaPipeline"),
+        (TRANSFORMER, 120, "PixArtAlphaPipeline"),
+        (TRANSFORMER, 77, "PixArtSigmaPipeline"),
+        (MICRO, 120, "PixArtAlphaPipeline"),
+        (MICRO, 300, "PixArtAlphaPipeline"),
+    ],
+)
+def test_an_export_opens_as_what_it_is(
+    config: TransformerConfig,
+    length: int,
+    class_name: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    complaints: list[str],
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    folder = exported(tiny_folder, tmp_path, config, length)
+    assert caption_length(find_pipeline(folder)) == length
+    assert TextToImage.from_pretrained(folder).text_encoder.caption_length == length
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    assert type(pipeline).__name__ == class_name
+    pipeline.set_progress_bar_config(disable=True)
+    assert not complaints
+    assert sampled(pipeline).isfinite().all()
 
 
 def test_the_export_of_a_training_opens_in_diffusers_pipeline(tiny_folder: Path, tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from PIL import Image
 
 from pixart_sigma.diffusion.sampling import Step
 from pixart_sigma.errors import InvalidInput, WeightsError
-from pixart_sigma.model.config import TransformerConfig
+from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.pipeline import guards
 from pixart_sigma.pipeline.parts import Parts
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.samplers import SAMPLERS, check_sampler
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.catalogue import releases
+from pixart_sigma.weights.transformer import build
 
 SMALL: dict[str, Any] = {"height": 64, "width": 48, "num_steps": 3}
 
@@ -219,6 +220,15 @@ def test_a_pipeline_warns_of_its_sizes(model: TextToImage) -> None:
         released("a red house", **SMALL)
     with silence():
         released("a red house", num_steps=1)
+
+
+def test_a_model_for_small_sizes_too_is_used_at_small_sizes(model: TextToImage) -> None:
+    parts = as_released(model, "sigma-256")
+    compression = KVCompression((2, 2), "average", (2, 3), from_tokens=3600)
+    config = replace(model.transformer.config, kv_compression=compression)
+    compressed = build(config, model.transformer.state_dict(), "here").eval()
+    with silence():
+        TextToImage(replace(parts, transformer=compressed))("a red house", **SMALL)
 
 
 def test_a_pipeline_refuses_samplers_before_it_encodes(

@@ -35,6 +35,11 @@ def test_the_defaults_are_the_released_settings() -> None:
         ),
         ({"sampler": "lcm", "num_steps": 4}, "sampler 'lcm' takes no guidance, which is distilled"),
         ({"sampler": "dmd", "num_steps": 1}, "sampler 'dmd' takes no guidance"),
+        (
+            {"sampler": "lcm", "num_steps": 4, "negative_prompt": "blurry"},
+            "sampler 'lcm' takes no negative prompt, since guidance is distilled",
+        ),
+        ({"sampler": "euler", "num_steps": 1}, "steps 1 is outside 2 to 999"),
         ({"num_images": 0}, "num_images 0 is outside 1 to 64"),
         ({"num_images": 33, "prompts": ("a", "b")}, "num_images 33 is outside 1 to 32"),
         ({"seed": -1}, "seed -1 is outside 0 to"),

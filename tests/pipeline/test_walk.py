@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from comparison import relative_error
 from pixart_sigma import EncodedPrompts, Request, TextToImage
 from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.pipeline.captions import encode_prompts
+from pixart_sigma.pipeline.profiles import OFFICIAL
 from pixart_sigma.pipeline.request import Lora
 from tiny_lora import write_lora_file
 
@@ -149,9 +151,16 @@ def test_a_null_caption_of_the_checkpoint_is_the_official_null_branch(
         encoded = loaded(folder, *parts).encode(PROMPTS)
         assert encoded.negative_embeds is not None
         assert encoded.negative_embeds.shape == (1, 1, 16)
-    save_file({"null_caption": null[:5]}, file)
     with pytest.raises(WeightsError, match=r"the null caption \(5, 16\) .* does not fit captions \(8, 16\)"):
-        loaded(folder, "text_encoder", profile="official").encode(PROMPTS)
+        encode_prompts(loaded(folder, "text_encoder").text_encoder, PROMPTS, "", True, OFFICIAL, null[:5])
+
+
+def test_a_null_caption_tells_the_caption_length(tiny_folder: Path, tmp_path: Path) -> None:
+    """Of an α transformer beside Σ's components, say."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "converted"))
+    save_file({"null_caption": torch.randn(120, 16)}, folder / "transformer" / "null_caption.safetensors")
+    model = TextToImage.from_pretrained(folder)
+    assert model.text_encoder.caption_length == model._parts.caption_length == 120
 
 
 def test_official_takes_no_negative_prompt(tiny_folder: Path) -> None:
@@ -188,3 +197,21 @@ def test_as_many_prompts_are_encoded_as_asked_for(tiny_folder: Path) -> None:
     encoded = loaded(tiny_folder, "text_encoder").encode(PROMPTS[:1])
     with pytest.raises(InvalidInput, match="1 encoded prompts for 2 in the request; give as many"):
         loaded(tiny_folder, "transformer").denoise(encoded, REQUEST)
+
+
+def test_one_prompt_may_be_given_as_text(tiny_folder: Path) -> None:
+    model = loaded(tiny_folder, "text_encoder")
+    one, listed = model.encode("a red house"), model.encode(["a red house"])
+    assert torch.equal(one.embeds, listed.embeds)
+    with pytest.raises(InvalidInput, match="nothing to encode"):
+        model.encode([])
+    with pytest.raises(InvalidInput, match="negative_prompt is a list; it is one text"):
+        model.encode("a red house", ["blurry"])
+
+
+def test_a_negative_prompt_beside_encoded_ones_is_refused(tiny_folder: Path) -> None:
+    model = TextToImage.from_pretrained(tiny_folder)
+    encoded = model.encode("a red house", "blurry")
+    with pytest.raises(InvalidInput, match="would be ignored; give it to encode"):
+        model("a red house", "blurry", encoded=encoded)
+    assert len(model("a red house", height=64, width=48, num_steps=1, encoded=encoded).images) == 1

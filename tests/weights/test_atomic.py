@@ -78,7 +78,12 @@ def test_a_folder_takes_the_place_of_another_when_it_is_whole(tmp_path: Path) ->
     assert path.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_after_a_failure_the_old_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "failure", [OSError(18, "cross-device link"), KeyboardInterrupt("cross-device link")]
+)
+def test_after_a_failure_the_old_folder_stays(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_text("old")
@@ -95,11 +100,11 @@ def test_after_a_failure_the_old_folder_stays(tmp_path: Path, monkeypatch: pytes
 
     def refuse(self: Path, target: Path) -> Path:
         if Path(target) == path and not (self / "old").exists():
-            raise OSError(18, "Invalid cross-device link")
+            raise failure
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="cross-device"), folder_written_whole(path) as temporary:
+    with pytest.raises(type(failure), match="cross-device"), folder_written_whole(path) as temporary:
         (temporary / "new").write_text("whole")
     assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]

@@ -17,6 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pixart_sigma.cli.app import run
+from pixart_sigma.encoders.pretrained import load_tokenizer
+from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.errors import WeightsError
 from pixart_sigma.weights.checkpoint import CONFIG_KEY, INDEX_FILE, WEIGHTS_FILE
 from pixart_sigma.weights.convert import write_checkpoint
 from pixart_sigma.weights.transformer import build, save_transformer
@@ -268,6 +271,14 @@ CASES: dict[str, tuple[Break, str]] = {
     # Names.
     "empty state dict": (saved({"state_dict": {}}), "holds no PixArt transformer: .* but nothing"),
     "another model": (saved({"conv_in.weight": ONE}), r"holds no PixArt transformer: .* but conv_in\.weight"),
+    "a name that ends its line": (
+        official(lambda s: s.update({"x_embedder.proj.bias\n": torch.ones(72)})),
+        r"holds what no PixArt has: 'x_embedder\.proj\.bias\\n'",
+    ),
+    "a name of two lines": (
+        official(lambda s: s.update({"blocks.0\n.attn.proj.bias": torch.ones(72)})),
+        r"holds what no PixArt has: 'blocks\.0\\n\.attn\.proj\.bias'",
+    ),
     "extra official key": (
         official(lambda s: s.update({"blocks.0.attn.rel_pos_h": ONE})),
         r"holds what no PixArt has: blocks\.0\.attn\.rel_pos_h",
@@ -613,3 +624,30 @@ def test_a_file_that_may_not_be_read_is_one_line(
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert f"{name} cannot be read (Permission denied)" in printed
+
+
+@pytest.mark.parametrize(
+    "loader", [TextEncoder.from_pretrained, lambda folder: load_tokenizer(folder / "tokenizer")]
+)
+def test_a_tokenizer_that_is_code_is_refused_and_nobody_is_asked(
+    loader: Callable[[Path], Any], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def consent(question: object) -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", consent)
+    model = Path(shutil.copytree(tiny_folder, tmp_path / "hostile"))
+    place = model / "tokenizer"
+    config = json.loads((place / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Theirs", "auto_map": {"AutoTokenizer": ["theirs.Theirs", None]}}
+    (place / "tokenizer_config.json").write_text(json.dumps(config))
+    (place / "theirs.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass Theirs: pass\n")
+    with pytest.raises(
+        WeightsError, match=r"^the tokenizer in \S* is code of its own, which is never run; [^\n]*$"
+    ):
+        loader(model)
+    assert not asked
+    assert not (tmp_path / "pwned").exists()

@@ -1,9 +1,11 @@
 import itertools
+import math
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from comparison import load_golden, relative_error
 from pixart_sigma.errors import InvalidInput, WeightsError
-from pixart_sigma.model.config import TransformerConfig
+from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.catalogue import releases
 from pixart_sigma.weights.checkpoint import Checkpoint, read_checkpoint
 from pixart_sigma.weights.config import released_config
 from pixart_sigma.weights.convert import convert, write_checkpoint
-from pixart_sigma.weights.formats import Format, check_target
+from pixart_sigma.weights.formats import Format, check_source_stays, check_target
 from pixart_sigma.weights.transformer import build, load_transformer, save_transformer, write_folder
 from tiny_checkpoints import (
     KINDS,
@@ -28,6 +30,9 @@ from tiny_checkpoints import (
     same,
     write_foreign_pth,
 )
+
+# Its own test looks at it; the tiny compressed model has an oblong window.
+pytestmark = pytest.mark.filterwarnings("ignore:.*only this package reads that:UserWarning")
 
 FORMATS: tuple[Format, ...] = ("diffusers", "official", "single-file")
 NAMES = {"diffusers": "model", "official": "model.pth", "single-file": "model.safetensors"}
@@ -181,7 +186,9 @@ def test_without_positions_the_name_or_the_user_says_the_size(tmp_path: Path) ->
     del state_dict["pos_embed"]
     path = tmp_path / "mine.pth"
     torch.save(state_dict, path)
-    with pytest.raises(WeightsError, match=r"mine\.pth does not say for which size .* \(--like sigma-512\)$"):
+    with pytest.raises(
+        WeightsError, match=r"mine\.pth does not say for which size .*convert it first.*--like sigma-512$"
+    ):
         read_checkpoint(path)
     released = path.rename(tmp_path / "PixArt-Sigma-XL-2-2K-MS.pth")
     config = read_checkpoint(released).config
@@ -204,7 +211,9 @@ def test_positions_that_fit_nothing_are_refused_unless_somebody_knows(tmp_path: 
 def test_a_width_that_is_no_pixarts_needs_somebody_who_knows(tmp_path: Path) -> None:
     config = replace(PLAIN, num_attention_heads=2, attention_head_dim=24)
     path = write_foreign_pth(make_checkpoint(config), tmp_path / "mine.pth")
-    with pytest.raises(WeightsError, match=r"width 48, which is not a multiple of 72.*\(--like"):
+    with pytest.raises(
+        WeightsError, match=r"width 48, which is not a multiple of 72.*convert it first.*--like"
+    ):
         read_checkpoint(path)
     assert read_checkpoint(path, like=config).config == config
 
@@ -218,7 +227,7 @@ def test_the_moving_average_is_chosen(tmp_path: Path) -> None:
     assert same(read_checkpoint(both).state_dict, plain.state_dict)
     assert same(read_checkpoint(both, ema=True).state_dict, average.state_dict)
     torch.save({"state_dict_ema": official_state_dict(average)}, tmp_path / "one.pth")
-    with pytest.raises(WeightsError, match=r"one\.pth has no state_dict; use --ema"):
+    with pytest.raises(WeightsError, match=r"one\.pth has no state_dict; convert it first: .* --ema$"):
         read_checkpoint(tmp_path / "one.pth")
     for path in (
         write_foreign_pth(plain, tmp_path / "other.pth"),
@@ -233,7 +242,10 @@ def test_a_null_caption_without_a_slot_lies_beside_the_weights(tmp_path: Path) -
     checkpoint = make_checkpoint(null_tokens=3)
     folder = write_checkpoint(checkpoint, tmp_path / "model", "diffusers")
     write_checkpoint(checkpoint, tmp_path / "model.safetensors", "single-file")
-    for side in (folder / "null_caption.safetensors", tmp_path / "model.null_caption.safetensors"):
+    for side in (
+        folder / "null_caption.safetensors",
+        tmp_path / "model.safetensors.null_caption.safetensors",
+    ):
         assert torch.equal(load_file(side)["null_caption"], checkpoint.null_caption)  # type: ignore[arg-type]
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
@@ -241,7 +253,19 @@ def test_a_null_caption_without_a_slot_lies_beside_the_weights(tmp_path: Path) -
         "null_caption.safetensors",
     ]
     write_checkpoint(replace(checkpoint, null_caption=None), tmp_path / "model.safetensors", "single-file")
-    assert not (tmp_path / "model.null_caption.safetensors").exists()
+    assert not (tmp_path / "model.safetensors.null_caption.safetensors").exists()
+
+
+def test_a_null_caption_belongs_to_one_file(tmp_path: Path) -> None:
+    """Another of the same name before its suffix has its own."""
+    write_checkpoint(make_checkpoint(), tmp_path / "m.safetensors", "single-file")
+    state_dict = official_state_dict(make_checkpoint(null_tokens=None))
+    torch.save({"state_dict": state_dict}, tmp_path / "m.pth")
+    assert read_checkpoint(tmp_path / "m.safetensors").null_caption is not None
+    assert read_checkpoint(tmp_path / "m.pth").null_caption is None
+    # Nor do others' weights get it that happen to lie where a side file of theirs would.
+    (tmp_path / "m.safetensors.null_caption.safetensors").rename(tmp_path / "m.pth.null_caption.safetensors")
+    assert read_checkpoint(tmp_path / "m.pth").null_caption is None
 
 
 def test_without_a_null_caption_the_official_slot_is_zero_and_somebody_is_told(tmp_path: Path) -> None:
@@ -259,7 +283,7 @@ def test_a_null_caption_is_taken_from_another_file(giver: Format, tmp_path: Path
     source = written(make_checkpoint(null_tokens=None), tmp_path / "one", "diffusers")
     given = written(make_checkpoint(), tmp_path / "two", giver)
     if giver == "single-file":
-        given = given.with_name("model.null_caption.safetensors")
+        given = given.with_name("model.safetensors.null_caption.safetensors")
     found = read_checkpoint(convert(source, tmp_path / "x.pth", "official", null_caption=given)).null_caption
     assert found is not None
     assert torch.equal(found, make_checkpoint().null_caption)  # type: ignore[arg-type]
@@ -354,11 +378,122 @@ def test_a_target_that_cannot_be_is_refused(
     (tmp_path / "folder" / "transformer").mkdir(parents=True)
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(InvalidInput, match=message):
-        check_target(tmp_path / target, target_format, tmp_path / "source.pth", overwrite=False)
+        check_target(tmp_path / target, target_format, overwrite=False)
 
 
 def test_only_overwriting_replaces_and_never_the_source(tmp_path: Path) -> None:
     (tmp_path / "a.pth").touch()
-    check_target(tmp_path / "a.pth", "official", tmp_path / "b.pth", overwrite=True)
-    with pytest.raises(InvalidInput, match="is what is to be converted"):
-        check_target(tmp_path / "a.pth", "official", tmp_path / "x" / ".." / "a.pth", overwrite=True)
+    check_target(tmp_path / "a.pth", "official", overwrite=True)
+    check_source_stays(tmp_path / "a.pth", "official", tmp_path / "b.pth")
+    with pytest.raises(InvalidInput, match=r"a\.pth is what is to be converted"):
+        check_source_stays(tmp_path / "a.pth", "official", tmp_path / "x" / ".." / "a.pth")
+    for source in ("mine.pth", "deeper/mine.pth"):
+        with pytest.raises(InvalidInput, match="model/transformer holds what is to be converted"):
+            check_source_stays(tmp_path / "model", "diffusers", tmp_path / "model" / "transformer" / source)
+    check_source_stays(tmp_path / "model", "diffusers", tmp_path / "model" / "mine.pth")
+    check_source_stays(tmp_path / "model" / "mine.pth", "official", tmp_path / "model")
+
+
+def test_a_side_file_is_as_safe_as_the_file(tmp_path: Path) -> None:
+    side = tmp_path / "x.safetensors.null_caption.safetensors"
+    side.touch()
+    with pytest.raises(
+        InvalidInput, match=r"x\.safetensors\.null_caption\.safetensors is there already; .*--overwrite"
+    ):
+        check_target(tmp_path / "x.safetensors", "single-file", overwrite=False)
+    check_target(tmp_path / "x.safetensors", "single-file", overwrite=True)
+    side.unlink()
+    side.mkdir()
+    with pytest.raises(InvalidInput, match="where the null caption belongs, is a folder"):
+        check_target(tmp_path / "x.safetensors", "single-file", overwrite=True)
+
+
+@pytest.mark.parametrize("null_tokens", [None, 4])
+def test_weights_that_cannot_be_replaced_keep_their_side_file(
+    null_tokens: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.safetensors"
+    write_checkpoint(make_checkpoint(), target, "single-file")
+    before = everything_in(tmp_path)
+    replace_file = Path.replace
+
+    def refuse(self: Path, place: Path) -> Path:
+        if place == target:
+            raise PermissionError(13, "Permission denied")
+        return replace_file(self, place)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(WeightsError, match="nothing was changed"):
+        write_checkpoint(make_checkpoint(KINDS["qk-norm"], null_tokens), target, "single-file")
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "length"),
+    [
+        (PLAIN, {}, 300),
+        (PLAIN, {"caption_length": 120}, 120),
+        (PLAIN, {"caption_length": 77}, 77),
+        (KINDS["micro-conditioning"], {"caption_length": 300}, 120),
+        (PLAIN, {"like": "alpha-512"}, 120),
+    ],
+)
+def test_zeros_are_as_many_as_captions_are_long(
+    config: TransformerConfig, given: dict[str, Any], length: int, tmp_path: Path
+) -> None:
+    state_dict = official_state_dict(make_checkpoint(config, null_tokens=None))
+    if "like" in given:
+        del state_dict["pos_embed"]
+    torch.save({"state_dict": state_dict}, tmp_path / "mine.pth")
+    with pytest.warns(UserWarning, match="is written as zeros"):
+        convert(tmp_path / "mine.pth", tmp_path / "x.pth", "official", **given)
+    null = torch.load(tmp_path / "x.pth", weights_only=True)["state_dict"]["y_embedder.y_embedding"]
+    assert null.shape == (length, 8)
+
+
+def test_a_model_to_be_like_that_contradicts_the_positions_is_refused(tmp_path: Path) -> None:
+    path = write_foreign_pth(make_checkpoint(), tmp_path / "mine.pth")
+    assert read_checkpoint(path, like=PLAIN).config == PLAIN
+    for other in (replace(PLAIN, sample_size=16), replace(PLAIN, interpolation_scale=1.0)):
+        with pytest.raises(
+            WeightsError,
+            match=rf"pos_embed of 4x4 tokens, interpolation 2; --like names a model of "
+            rf"{other.base_grid}x{other.base_grid}, interpolation {other.interpolation_scale:g}: leave it out",
+        ):
+            read_checkpoint(path, like=other)
+
+
+@pytest.mark.parametrize(
+    ("compression", "words"),
+    [
+        (KVCompression((2, 2), "nearest", (0, 1), from_tokens=9), "operator 'nearest', from_tokens 9,"),
+        (KVCompression((2, 1), "average", (1,)), "operator 'average', window 2x1,"),
+        (KVCompression((2, 2), "conv", (1,), norm=False), "a convolution without norm,"),
+    ],
+)
+def test_what_the_official_code_does_not_have_is_said(
+    compression: KVCompression, words: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    checkpoint = make_checkpoint(replace(PLAIN, kv_compression=compression))
+    with pytest.warns(
+        UserWarning, match=rf"x\.pth has KV compression with {words} .*only this package reads that"
+    ):
+        write_checkpoint(checkpoint, tmp_path / "x.pth", "official")
+    for target_format in ("diffusers", "single-file"):
+        write_checkpoint(checkpoint, tmp_path / NAMES[target_format], target_format)  # type: ignore[arg-type]
+    square = replace(PLAIN, qk_norm=True, kv_compression=KVCompression((2, 2), "conv", (1,)))
+    write_checkpoint(make_checkpoint(square), tmp_path / "y.pth", "official")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_numbers_that_a_dtype_cannot_hold_are_refused(dtype: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint()
+    checkpoint.state_dict["proj_out.bias"][3] = -3.4e38 if dtype == "bfloat16" else -70_000
+    checkpoint.state_dict["proj_out.bias"][4] = math.inf  # was there before
+    source = written(checkpoint, tmp_path / "one", "diffusers")
+    with pytest.raises(
+        WeightsError, match=rf"has -\S+ in proj_out\.bias, too large for {dtype}; choose another"
+    ):
+        convert(source, tmp_path / "x.safetensors", "single-file", dtype=dtype)
+    convert(source, tmp_path / "x.safetensors", "single-file", dtype="float32")

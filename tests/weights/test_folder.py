@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+import torch
 
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.weights import folder as module
@@ -13,10 +14,11 @@ from pixart_sigma.weights.folder import (
     COMPONENTS,
     PipelineFolders,
     base_resolution,
+    caption_entries,
     caption_length,
     find_pipeline,
 )
-from tiny_checkpoints import PLAIN, make_checkpoint, write_foreign_pth
+from tiny_checkpoints import PLAIN, make_checkpoint, official_state_dict, write_foreign_pth
 from tiny_pipeline import write_json
 
 
@@ -138,7 +140,16 @@ def test_what_is_called_as_on_the_hub_borrows_as_it_does(name: str, tmp_path: Pa
     borrowed = ["scheduler", "text_encoder", "tokenizer", "vae"]
     assert hub.asked == [("PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers", borrowed, None)]
     assert caption_length(found) == 300
-    assert base_resolution(found) == (512 if model.suffix else 64)
+    # What it holds says more than what it is called.
+    assert base_resolution(found) == PLAIN.sample_size * 8
+
+
+def test_a_name_tells_the_base_where_the_file_does_not(tmp_path: Path) -> None:
+    state_dict = official_state_dict(make_checkpoint())
+    del state_dict["pos_embed"]
+    path = tmp_path / "PixArt-Sigma-XL-2-512-MS.pth"
+    torch.save(state_dict, path)
+    assert base_resolution(find_pipeline(path, parts=())) == 512
 
 
 def test_a_revision_belongs_to_the_models_repository(hub: Fetched, tiny_folder: Path) -> None:
@@ -174,6 +185,33 @@ def test_a_folder_says_how_long_captions_are(
     assert caption_length(find_pipeline(bare, copied)) == length
     (copied / "model_index.json").unlink()
     assert caption_length(find_pipeline(copied)) == 300
+
+
+@pytest.mark.parametrize("length", [77, 120, 300])
+@pytest.mark.parametrize("micro_conditioning", [False, True])
+def test_what_a_folder_says_of_captions_comes_back(
+    length: int, micro_conditioning: bool, copied: Path
+) -> None:
+    entries = caption_entries(length, micro_conditioning=micro_conditioning)
+    alpha = micro_conditioning or length == 120
+    assert entries["_class_name"] == ("PixArtAlphaPipeline" if alpha else "PixArtSigmaPipeline")
+    assert (len(entries) == 1) == (length == (120 if alpha else 300))
+    write_json(copied / "model_index.json", entries)
+    assert caption_length(find_pipeline(copied)) == length
+
+
+@pytest.mark.parametrize("value", [None, "120", 0, 1.5, True])
+def test_a_caption_length_that_is_none_is_refused(value: object, copied: Path) -> None:
+    write_json(copied / "model_index.json", {"_class_name": "PixArtSigmaPipeline", "_caption_length": value})
+    with pytest.raises(
+        WeightsError, match=r"model_index\.json has _caption_length .*, not a positive integer"
+    ):
+        caption_length(find_pipeline(copied))
+
+
+def test_components_that_lend_nothing_are_refused(tiny_folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="tiny has all its parts; leave out its components pocket"):
+        find_pipeline(tiny_folder, "pocket")
 
 
 @pytest.mark.parametrize("value", [None, "32", 0, True])

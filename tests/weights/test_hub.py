@@ -300,6 +300,9 @@ def test_a_part_is_whole_only_with_every_file_of_its_index(tmp_path: Path) -> No
     assert not is_whole(folder)
     (folder / "config.json").write_text("{}")
     assert not is_whole(folder)
+    (folder / "a.fp16.safetensors").touch()  # the same once more, which nothing is loaded from
+    (folder / "a.fp16.safetensors.index.json").write_text('{"weight_map": {"x": "a.fp16.safetensors"}}')
+    assert not is_whole(folder)
     (folder / "a.safetensors").touch()
     assert is_whole(folder)
     index = folder / "a.safetensors.index.json"

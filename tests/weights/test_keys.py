@@ -86,3 +86,16 @@ def test_what_cannot_be_fused_is_named() -> None:
 def test_rows_that_are_no_equal_parts_are_named() -> None:
     with pytest.raises(WeightsError, match=r"blocks\.0\.cross_attn\.kv_linear\.bias has shape \[3\]"):
         from_official({"blocks.0.cross_attn.kv_linear.bias": torch.ones(3)})
+
+
+@pytest.mark.parametrize(
+    "name", ["x_embedder.proj.bias\n", "\n", "a\nb.weight", "blocks.\u0663.attn.proj.bias"]
+)
+def test_a_strange_name_is_nobodys(name: str) -> None:
+    bias = torch.ones(1)
+    ours, leftovers = from_official({"x_embedder.proj.bias": bias, name: torch.zeros(1)})
+    assert ours.keys() == {"pos_embed.proj.bias"}
+    assert ours["pos_embed.proj.bias"] is bias
+    assert set(leftovers) == {name}
+    with pytest.raises(WeightsError, match="has no place in the official layout"):
+        to_official({name: bias})

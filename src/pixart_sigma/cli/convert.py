@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pixart_sigma.weights.folder import find_pipeline
-from pixart_sigma.weights.formats import Format, check_dtype, check_target
+from pixart_sigma.weights.folder import caption_length, find_pipeline
+from pixart_sigma.weights.formats import Format, check_dtype, check_source_stays, check_target
 
 
 def convert(
@@ -47,8 +47,19 @@ def convert(
 ) -> None:
     """Convert a transformer between the official, diffusers' and the single-file format."""
     check_dtype(dtype)
-    path = find_pipeline(source, revision=revision, parts=("transformer",)).transformer
-    check_target(target, to, path, overwrite)
+    check_target(target, to, overwrite)  # before a source is fetched
+    folders = find_pipeline(source, revision=revision, parts=("transformer",))
+    check_source_stays(target, to, folders.transformer)
     from pixart_sigma.weights.convert import convert as convert_weights
 
-    print(convert_weights(path, target, to, ema=ema, like=like, dtype=dtype, null_caption=null_caption))
+    written = convert_weights(
+        folders.transformer,
+        target,
+        to,
+        ema=ema,
+        like=like,
+        dtype=dtype,
+        null_caption=null_caption,
+        caption_length=caption_length(folders),
+    )
+    print(written)

@@ -20,12 +20,21 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="pocket|FOLDER", help="The pocket model, or a folder in diffusers' pipeline layout."
+            metavar="NAME|HUB-ID|FOLDER|FILE",
+            help="The pocket model, a released model by its short name, a model on the Hub, a folder in diffusers' "
+            "layout, or a file of weights (official .pth, .safetensors).",
         ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder; pictures that are there already are kept.")
     ],
+    components: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|HUB-ID|FOLDER",
+            help="Where the parts are that the model lacks, such as the text encoder. Default: as released.",
+        ),
+    ] = None,
     prompts: Annotated[
         str,
         typer.Option(metavar="pocket|FILE", help="The drawn world's fixed list, or one prompt a line."),
@@ -36,10 +45,17 @@ def evaluate(
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Pixels, multiples of 16. Default: the model's own.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = DEFAULT_STEPS,
-    guidance_scale: Annotated[float, typer.Option(help="How closely to follow the prompt; 1: off.")] = (
-        DEFAULT_GUIDANCE_SCALE
-    ),
+    steps: Annotated[
+        int | None,
+        typer.Option(help=f"Denoising steps. Default: those of the model's sampler, mostly {DEFAULT_STEPS}."),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="How closely to follow the prompt; 1: off. "
+            f"Default: that of the model's sampler, mostly {DEFAULT_GUIDANCE_SCALE}."
+        ),
+    ] = None,
     features: Annotated[
         str,
         typer.Option(
@@ -74,6 +90,7 @@ def evaluate(
         reference,
         save_reference,
         device,
+        components,
     )
     _print(_evaluate_with_progress(request), output)
 

@@ -5,6 +5,8 @@ Everything that can be refused cheaply is refused before torch is imported, the 
 
 import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.cli.progress import progress_bar
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, PROFILES, find_profile
-from pixart_sigma.pipeline.request import Lora, Request, make_request, parse_lora, parse_window
+from pixart_sigma.pipeline.request import Lora, Request, check_dtype, make_request, parse_lora, parse_window
 from pixart_sigma.pipeline.samplers import (
     DEFAULT_GUIDANCE_SCALE,
     DEFAULT_SAMPLER,
@@ -25,7 +27,14 @@ from pixart_sigma.pipeline.samplers import (
     kinds_of,
 )
 from pixart_sigma.resolution import nearest_bucket, parse_aspect, parse_size
-from pixart_sigma.weights.folder import POCKET, PipelineFolders, base_resolution, find_pipeline, read_json
+from pixart_sigma.weights.catalogue import find_release
+from pixart_sigma.weights.folder import (
+    POCKET,
+    PipelineFolders,
+    base_resolution,
+    find_pipeline,
+    scheduler_config,
+)
 
 if TYPE_CHECKING:
     from pixart_sigma.diffusion.sampling import Step
@@ -113,11 +122,19 @@ def generate(
         "kv_compression": parse_window(kv_compression) if kv_compression is not None else None,
     }
     # Checked before a model is fetched, which may take an hour; the default sampler allows what any other allows.
-    make_request(sampler or DEFAULT_SAMPLER, steps, guidance_scale, **parameters)
     loras = [parse_lora(text) for text in lora or []]
+    release = find_release(model)
+    known_kinds = kinds_of(release, {}, adapted=bool(loras)) if release is not None else None
+    own_sampler = OWN_SAMPLERS[known_kinds[0]] if known_kinds is not None else DEFAULT_SAMPLER
+    make_request(sampler or own_sampler, steps, guidance_scale, **parameters)
+    if release is not None and known_kinds is not None:
+        check_sampler(sampler or own_sampler, known_kinds, release.name)
+    check_dtype(dtype)
     paths = numbered(output, num_images)
     for path in paths:
         check_output(path)
+    if device != "auto":
+        _check_device(device)
     folders = find_pipeline(model, components, revision)
     if ratio is not None:
         parameters["height"], parameters["width"] = nearest_bucket(ratio, base_resolution(folders))
@@ -143,10 +160,28 @@ def _parse_size(size: str | None, aspect: str | None) -> tuple[int | None, int |
 
 def _kinds(folders: PipelineFolders, *, adapted: bool) -> "tuple[SamplingKind, ...]":
     """How the model can be sampled, its own way first."""
-    config: dict[str, Any] = {}
-    if folders.release is None:
-        config = read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")
+    config = scheduler_config(folders) if folders.release is None else {}
     return kinds_of(folders.release, config, adapted=adapted)
+
+
+def _check_device(device: str) -> None:
+    """Only torch knows: it is imported before the model is fetched, instead of after."""
+    with _uncollected():
+        from pixart_sigma.pipeline.device import resolve_device
+    resolve_device(device)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Importing torch and its friends makes a million objects and no garbage: looking for some, now and once more on
+    leaving, would take a third of a short command's time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _generate_with_progress(
@@ -154,18 +189,12 @@ def _generate_with_progress(
 ) -> "Result":
     with progress_bar() as progress:
         task = progress.add_task("loading", total=request.num_steps)
-        # Importing torch and its friends makes a million objects and no garbage: looking for some, now and
-        # once more on leaving, would take a third of a short command's time.
-        gc.disable()
-        try:
+        with _uncollected():
             from pixart_sigma.pipeline.text_to_image import TextToImage
 
             pipeline = TextToImage.from_pretrained(
                 folders, dtype=dtype, device=device, loras=loras, profile=profile
             )
-        finally:
-            gc.freeze()
-            gc.enable()
         progress.update(task, description="denoising")
 
         def show(step: "Step") -> None:

@@ -65,10 +65,12 @@ def _described(release: Release) -> dict[str, Any]:
         "steps": sampling.steps,
         "guidance_scale": sampling.guidance_scale,
         "num_bytes": sum(release.num_bytes(part) for part in release.parts),
-        "num_borrowed_bytes": sum(release.num_bytes(part) for part in COMPONENTS if part not in release.parts),
-        # The transformer is a model's own; the other parts may come from either place.
+        "num_borrowed_bytes": sum(
+            release.num_bytes(part) for part in COMPONENTS if part not in release.parts
+        ),
+        # What its own repository holds is fetched from there, whatever another's copy is.
         "cached": [
-            part for part in COMPONENTS if part in own or (part != "transformer" and part in borrowed)
+            part for part in COMPONENTS if part in own or (part not in release.parts and part in borrowed)
         ],
     }
 

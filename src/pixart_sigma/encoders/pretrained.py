@@ -28,6 +28,9 @@ def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
         raise WeightsError(
             f"{folder} has no .safetensors file (pickled weights are never read); convert or fetch them"
         )
+    if model_class.__module__.startswith("transformers."):
+        # Else config.json might name a kernel on the Hub, which is code and would be fetched and run.
+        options = {"attn_implementation": "sdpa"} | options
     try:
         with _quiet(model_class):
             model, report = model_class.from_pretrained(
@@ -51,6 +54,33 @@ def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
                 "fetch or export it again"
             )
     return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A folder of tokenizer files → transformers' tokenizer. Code that lies beside them is never run.
+
+    Raises WeightsError for a missing or corrupt file and for a tokenizer that is code, MissingDependency for one
+    that needs a package.
+    """
+    # This submodule, and not `from transformers import …`, which looks at every model's file.
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ImportError as error:
+        raise MissingDependency(
+            f"the tokenizer in {folder} needs a package that is missing ({first_line(error)}); install it with pip"
+        ) from error
+    except (
+        Exception
+    ) as error:  # a broken tokenizer file raises nearly anything, a Rust panic's bare Exception too
+        if "trust_remote_code" in str(error):
+            raise WeightsError(
+                f"the tokenizer in {folder} is code of its own, which is never run; name a folder with T5's or CLIP's"
+            ) from error
+        raise WeightsError(
+            f"the tokenizer in {folder} cannot be loaded ({first_line(error)}); fetch or export it again"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from pixart_sigma.encoders.pretrained import first_line, load_strictly
-from pixart_sigma.errors import InvalidInput, MissingDependency, WeightsError
+from pixart_sigma.encoders.pretrained import load_strictly, load_tokenizer
+from pixart_sigma.errors import InvalidInput
 
 SIGMA_CAPTION_LENGTH = 300  # tokens, the end token included (paper section 2.2); α has 120
 
@@ -41,23 +41,10 @@ class TextEncoder:
         tokenizer_folder: another pipeline folder, that has the tokenizer. Raises WeightsError for a missing
         or corrupt file, MissingDependency for a tokenizer that needs a package.
         """
-        # These submodules, and not `from transformers import …`, which looks at every model's file.
-        from transformers.models.auto.tokenization_auto import AutoTokenizer
+        # This submodule, and not `from transformers import …`, which looks at every model's file.
         from transformers.models.t5.modeling_t5 import T5EncoderModel
 
-        tokenizer_path = Path(tokenizer_folder or folder) / "tokenizer"
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True)
-        except ImportError as error:
-            raise MissingDependency(
-                f"the tokenizer in {folder} needs a package that is missing ({first_line(error)}); install it with pip"
-            ) from error
-        except (
-            Exception
-        ) as error:  # a broken tokenizer file raises nearly anything, a Rust panic's bare Exception too
-            raise WeightsError(
-                f"{tokenizer_path} cannot be loaded ({first_line(error)}); fetch or export it again"
-            ) from error
+        tokenizer = load_tokenizer(Path(tokenizer_folder or folder) / "tokenizer")
         model = load_strictly(T5EncoderModel, Path(folder) / "text_encoder", dtype=dtype)
         return cls(tokenizer, model, caption_length)
 

@@ -23,7 +23,6 @@ from pixart_sigma.evaluation.prompts import Prompt
 from pixart_sigma.pipeline.metadata import write_png
 from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
 from pixart_sigma.pipeline.request import Request
-from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.resolution import LATENT_SCALE
 
@@ -38,7 +37,9 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Making:
-    """How pictures are made: the model's name and its weights' digest, the size in pixels, steps and guidance."""
+    """How pictures are made: the model's name and its weights' digest, the size in pixels, steps, guidance
+    and the sampler.
+    """
 
     model: str
     weights: str
@@ -46,6 +47,7 @@ class Making:
     width: int
     num_steps: int
     guidance_scale: float
+    sampler: str
 
     def metadata(self, prompt: Prompt) -> dict[str, str]:
         """What the prompt's picture says of itself."""
@@ -54,7 +56,7 @@ class Making:
             "seed": str(prompt.seed),
             "steps": str(self.num_steps),
             "guidance_scale": str(self.guidance_scale),
-            "sampler": DEFAULT_SAMPLER,
+            "sampler": self.sampler,
             "size": f"{self.width}x{self.height}",
             "model": self.model,
             "weights": self.weights,
@@ -121,6 +123,7 @@ def make_pictures(
             width=making.width,
             num_steps=making.num_steps,
             guidance_scale=making.guidance_scale,
+            sampler=making.sampler,
         )
         images = pipeline.generate(request, noise=noise).images
         seconds = (time.perf_counter() - started) / len(some)

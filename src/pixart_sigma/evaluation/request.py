@@ -10,10 +10,17 @@ from pathlib import Path
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.evaluation.prompts import Prompt
-from pixart_sigma.pipeline.request import Request
-from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
+from pixart_sigma.pipeline.request import make_request
+from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, OWN_SAMPLERS, kinds_of
+from pixart_sigma.resolution import check_size
 from pixart_sigma.weights.atomic import check_writable
-from pixart_sigma.weights.folder import base_resolution, find_pipeline
+from pixart_sigma.weights.catalogue import find_release
+from pixart_sigma.weights.folder import (
+    PipelineFolders,
+    base_resolution,
+    find_pipeline,
+    scheduler_config,
+)
 
 DEFAULT_FEATURES = "pocket"
 
@@ -22,28 +29,48 @@ DEFAULT_FEATURES = "pocket"
 class EvaluationRequest:
     """The parameters of `evaluate`; raises InvalidInput if one breaks a rule or would be ignored.
 
-    model: as for `find_pipeline`. output: a folder, made if need be. size: (height, width) in pixels, None
-    for the model's own. features: see `extractor`. reference: a reference's file, or a folder of real pictures; None:
-    scenes are drawn if all prompts have one, and else there is neither FID nor CMMD. save_reference: a file to be
-    written. device: as torch names it, or auto.
+    model, components: as for `find_pipeline`. output: a folder, made if need be. size: (height, width) in pixels, None
+    for the model's own. num_steps, guidance_scale: None for those of the model's sampler. features: see `extractor`.
+    reference: a reference's file, or a folder of real pictures; None: scenes are drawn if all prompts have one, else
+    there is neither FID nor CMMD. save_reference: a file to be written. device: as torch names it, or auto.
     """
 
     model: str
     prompts: tuple[Prompt, ...]
     output: Path
     size: tuple[int, int] | None = None
-    num_steps: int = DEFAULT_STEPS
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    num_steps: int | None = None
+    guidance_scale: float | None = None
     features: str = DEFAULT_FEATURES
     reference: Path | None = None
     save_reference: Path | None = None
     device: str = "auto"
+    components: str | None = None
 
     def __post_init__(self) -> None:
-        folders = find_pipeline(self.model)
-        height, width = self.size or (base_resolution(folders),) * 2
+        release = find_release(self.model)
+        # Before the model is fetched, which may take an hour.
+        self._check_making(OWN_SAMPLERS[release.sampling.kind] if release is not None else DEFAULT_SAMPLER)
+        self._check_paths()
+        folders = find_pipeline(self.model, self.components)
+        self._check_making(own_sampler(folders))
+        if self.size is None:
+            check_size(*(base_resolution(folders),) * 2)
+
+    def _check_making(self, sampler: str) -> None:
+        height, width = self.size or (None, None)
         for prompt in self.prompts:
-            Request((prompt.text,), "", height, width, self.num_steps, self.guidance_scale, prompt.seed)
+            make_request(
+                sampler,
+                self.num_steps,
+                self.guidance_scale,
+                prompts=(prompt.text,),
+                height=height,
+                width=width,
+                seed=prompt.seed,
+            )
+
+    def _check_paths(self) -> None:
         if self.reference is not None and not self.reference.exists():
             raise InvalidInput(
                 f"reference {self.reference} does not exist; give a file made with --save-reference, or a folder"
@@ -71,3 +98,9 @@ class EvaluationRequest:
     def has_scenes(self) -> bool:
         """Whether it is known of every prompt what its picture looks like."""
         return all(prompt.scene is not None for prompt in self.prompts)
+
+
+def own_sampler(folders: PipelineFolders) -> str:
+    """The sampler that a model is sampled with."""
+    config = scheduler_config(folders) if folders.release is None else {}
+    return OWN_SAMPLERS[kinds_of(folders.release, config)[0]]

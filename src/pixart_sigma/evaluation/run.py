@@ -50,7 +50,7 @@ from pixart_sigma.evaluation.report import write_page, write_table
 from pixart_sigma.evaluation.request import EvaluationRequest
 from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.pipeline.images import to_uint8
-from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER
+from pixart_sigma.pipeline.request import make_request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.folder import base_resolution, find_pipeline
@@ -86,18 +86,27 @@ def evaluate(
     prompts, output = request.prompts, request.output
     device = resolve_device(request.device)
     judges = _judges(request, device)
-    folders = find_pipeline(request.model)
+    folders = find_pipeline(request.model, request.components)
     height, width = request.size or (base_resolution(folders),) * 2
     reference = _reference(request, judges.extractor, (height, width), num_drawn, progress)
 
-    pipeline = TextToImage.from_pretrained(request.model, device=request.device)
+    pipeline = TextToImage.from_pretrained(folders, device=request.device)
+    asked = make_request(
+        pipeline.sampler,
+        request.num_steps,
+        request.guidance_scale,
+        prompts=(prompts[0].text,),
+        height=height,
+        width=width,
+    )
     making = Making(
         folders.name,
         pipeline_digest(pipeline),
         height,
         width,
-        request.num_steps,
-        request.guidance_scale,
+        asked.num_steps,
+        asked.guidance_scale,
+        asked.sampler,
     )
     make_pictures(
         pipeline, output, missing(output, prompts, making), making, _stage(progress, "making pictures")
@@ -127,9 +136,9 @@ def evaluate(
         "prompts": {"num": len(prompts), "digest": prompts_digest(prompts)},
         "making": {
             "size": f"{width}x{height}",
-            "steps": request.num_steps,
-            "guidance_scale": request.guidance_scale,
-            "sampler": DEFAULT_SAMPLER,
+            "steps": making.num_steps,
+            "guidance_scale": making.guidance_scale,
+            "sampler": making.sampler,
             "device": str(device),
         },
         "features": judges.extractor.name,

@@ -3,8 +3,9 @@
 import torch
 
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.request import DTYPE_NAMES, check_dtype
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -22,8 +23,7 @@ def resolve_device(device: str) -> torch.device:
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """A dtype by name, or "auto" → float32 on the CPU, else bfloat16. Raises InvalidInput."""
+    check_dtype(dtype)
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if dtype not in DTYPES:
-        raise InvalidInput(f"unknown dtype {dtype!r}; one of auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]

@@ -59,6 +59,8 @@ def check_request(parts: Parts, request: Request, encoded: EncodedPrompts) -> No
     if parts.transformer is None or request.height is None or request.width is None:
         return
     config = parts.transformer.config
+    if config.kv_compression is not None and config.kv_compression.from_tokens:
+        return  # trained on small sizes too
     if parts.release is not None or _is_xl(config):
         family = family_of(parts.release, parts.caption_length)
         kind = parts.release.sampling.kind if parts.release is not None else "many-step"

@@ -112,30 +112,35 @@ def load_parts(
             )
     else:
         folders = find_pipeline(model, components, revision, wanted)
-    length = caption_length(folders)
 
     null_caption: Tensor | None = None
     if isinstance(transformer, Load):
         transformer, null_caption = _load_transformer(folders.transformer, chosen_dtype, loras)
+        transformer.to(chosen_device)
     elif null_caption_wanted and "transformer" in folders.parts:
         null_caption = read_checkpoint(folders.transformer).null_caption
+    length = caption_length(folders)
+    if null_caption is not None and folders.release is None:
+        length = len(
+            null_caption
+        )  # of the checkpoint itself; what else tells the length may be its components'
     if isinstance(text_encoder, Load):
         text_encoder = TextEncoder.from_pretrained(
             folders["text_encoder"],
             chosen_dtype,
             tokenizer_folder=folders["tokenizer"],
             caption_length=length,
-        )
+        ).to(chosen_device)
     elif text_encoder is not None and text_encoder.caption_length != length:
         text_encoder = text_encoder.with_caption_length(length)
     borrowed = not isinstance(autoencoder, Load)
     if isinstance(autoencoder, Load):
         borrowed = folders["vae"] != folders.folders.get("transformer")
-        autoencoder = Autoencoder.from_pretrained(folders["vae"], chosen_dtype)
+        autoencoder = Autoencoder.from_pretrained(folders["vae"], chosen_dtype).to(chosen_device)
     scheduler_config: dict[str, Any] = {}
     if transformer is not None:
         scheduler_config = read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")
-    parts = Parts(
+    return Parts(
         text_encoder,
         transformer,
         autoencoder,
@@ -147,8 +152,6 @@ def load_parts(
         adapted=bool(loras),
         borrowed_autoencoder=borrowed,
     )
-    parts.to(chosen_device)
-    return parts
 
 
 def _load_transformer(

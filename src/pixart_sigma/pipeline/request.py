@@ -20,6 +20,7 @@ from pixart_sigma.pipeline.samplers import (
 from pixart_sigma.resolution import check_size
 from pixart_sigma.weights.folder import find_lora
 
+DTYPE_NAMES = ("float32", "bfloat16")
 MAX_WINDOW_SIDE = 4  # 4x4 is the strongest compression in use
 MAX_IMAGES = 64  # they are made as one batch
 MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit integer
@@ -57,7 +58,7 @@ class Request:
         _check_range(
             "steps",
             self.num_steps,
-            1,
+            sampler.min_steps,
             sampler.max_steps,
             f"{sampler.steps} is a good choice with sampler {self.sampler}",
         )
@@ -73,6 +74,11 @@ class Request:
             raise InvalidInput(
                 f"guidance scale {self.guidance_scale} is not a number of at least 1; "
                 f"1 turns guidance off, {DEFAULT_GUIDANCE_SCALE} is a good choice"
+            )
+        if sampler.kind != "many-step" and self.negative_prompt.strip():
+            raise InvalidInput(
+                f"sampler {self.sampler!r} takes no negative prompt, since guidance is distilled into its models; "
+                "leave it out"
             )
         if self.negative_prompt.strip() and self.guidance_scale == 1:
             raise InvalidInput(
@@ -98,6 +104,12 @@ def make_request(
         guidance_scale=usual.guidance_scale if guidance_scale is None else guidance_scale,
         **parameters,
     )
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises InvalidInput for a name that is neither "auto" nor of a dtype that models run in."""
+    if dtype not in ("auto", *DTYPE_NAMES):
+        raise InvalidInput(f"unknown dtype {dtype!r}; one of auto, {', '.join(DTYPE_NAMES)}")
 
 
 def _check_range(name: str, value: int, lowest: int, highest: int, remedy: str) -> None:

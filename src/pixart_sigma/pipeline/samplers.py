@@ -31,6 +31,7 @@ class Sampler:
     class_name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int = DEFAULT_STEPS
+    min_steps: int = 1
     max_steps: int = MAX_STEPS
     kind: SamplingKind = "many-step"
 
@@ -53,14 +54,22 @@ SAMPLERS = {
         steps=25,
     ),
     # DDIM clips its estimate of the picture to [-1, 1] unless told that these are latents.
-    "ddim": Sampler("diffusers.schedulers.scheduling_ddim", "DDIMScheduler", {"clip_sample": False}),
-    "euler": Sampler("diffusers.schedulers.scheduling_euler_discrete", "EulerDiscreteScheduler"),
+    # A single step of these two would be that from timestep 0, where nothing is left to do.
+    "ddim": Sampler(
+        "diffusers.schedulers.scheduling_ddim", "DDIMScheduler", {"clip_sample": False}, min_steps=2
+    ),
+    "euler": Sampler("diffusers.schedulers.scheduling_euler_discrete", "EulerDiscreteScheduler", min_steps=2),
     "unipc": Sampler("diffusers.schedulers.scheduling_unipc_multistep", "UniPCMultistepScheduler"),
     # 50: the steps of the solver that LCM models are distilled from; they know no other timesteps.
     "lcm": Sampler(
-        "diffusers.schedulers.scheduling_lcm", "LCMScheduler", {"clip_sample": False}, 4, 50, "lcm"
+        "diffusers.schedulers.scheduling_lcm",
+        "LCMScheduler",
+        {"clip_sample": False},
+        steps=4,
+        max_steps=50,
+        kind="lcm",
     ),
-    "dmd": Sampler("pixart_sigma.pipeline.one_step", "OneStepScheduler", {}, 1, 1, "dmd"),
+    "dmd": Sampler("pixart_sigma.pipeline.one_step", "OneStepScheduler", steps=1, max_steps=1, kind="dmd"),
 }
 OWN_SAMPLERS: Mapping[SamplingKind, str] = {"many-step": DEFAULT_SAMPLER, "lcm": "lcm", "dmd": "dmd"}
 """The sampler that weights of a kind are sampled with, unless another is asked for."""

@@ -79,7 +79,7 @@ class TextToImage:
         model, components, revision: as for `find_pipeline`, or what it found. dtype: float32, bfloat16, or auto
         (float32 on the CPU, else bfloat16). device: as torch names it, or auto (a GPU if there is one). loras: merged
         into the transformer; several add up. profile: see `pipeline/profiles.py`. text_encoder, transformer,
-        autoencoder: another pipeline's part, which is shared and stays in its dtype, or None to leave it out.
+        autoencoder: another pipeline's part, which is shared and stays as it is, or None to leave it out.
 
         Raises InvalidInput for an unknown model, dtype, device or profile, and for loras without a transformer to
         load; WeightsError for a broken file, parts that do not fit one another, or a LoRA that does not fit.
@@ -184,10 +184,15 @@ class TextToImage:
     ) -> Result:
         """Request → pictures: `encode`, unless encoded holds its prompts already, `denoise` and `decode`.
 
-        output "latents" leaves out the decoding. Raises InvalidInput for an unknown output and what the three raise.
+        With encoded the request's prompts only count. output "latents" leaves out the decoding. Raises InvalidInput
+        for an unknown output, for a negative prompt beside encoded, which has its own, and what the three raise.
         """
         if output not in ("images", "latents"):
             raise InvalidInput(f"unknown output {output!r}; one of images, latents")
+        if encoded is not None and request.negative_prompt.strip():
+            raise InvalidInput(
+                "a negative prompt beside encoded prompts would be ignored; give it to encode instead"
+            )
         if encoded is None:
             check_sampler(
                 request.sampler, self._parts.kinds, self.name
@@ -197,12 +202,20 @@ class TextToImage:
         return Result(self.decode(latents) if output == "images" else [], _seeds(request), latents)
 
     def encode(
-        self, prompts: Sequence[str], negative_prompt: str = "", guided: bool = True
+        self, prompts: str | Sequence[str], negative_prompt: str = "", guided: bool = True
     ) -> EncodedPrompts:
         """Prompts → their embeddings, and those of the null branch if guided, in the profile's convention.
 
-        Needs the text encoder alone. Raises InvalidInput for a negative prompt that the profile has no place for.
+        Needs the text encoder alone. Raises InvalidInput for no prompts, for negative_prompt that is no text, and for
+        one that the profile has no place for.
         """
+        prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        if not prompts:
+            raise InvalidInput("there is nothing to encode; give at least one prompt")
+        if not isinstance(negative_prompt, str):
+            raise InvalidInput(
+                f"negative_prompt is a {type(negative_prompt).__name__}; it is one text, for all prompts"
+            )
         with torch.no_grad():
             return encode_prompts(
                 self.text_encoder, prompts, negative_prompt, guided, self.profile, self._parts.null_caption

@@ -1,4 +1,4 @@
-"""Writes a folder in the layout of diffusers' PixArtSigmaPipeline, and the scheduler that goes with a training.
+"""Writes a folder in the layout of diffusers' PixArt pipelines, and the scheduler that goes with a training.
 
 Knows nothing of how the parts were trained.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.config import class_entry
-from pixart_sigma.weights.folder import read_json
+from pixart_sigma.weights.folder import caption_entries, read_json
 from pixart_sigma.weights.transformer import save_transformer
 
 
@@ -41,11 +41,13 @@ def write_pipeline(
     scaling_factor: float,
     prediction_type: str,
     max_shard_size: str,
+    caption_length: int,
 ) -> None:
     """Each part in its subfolder, in its own dtype; `vae` is a folder and copied, with this scaling_factor.
 
-    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights. diffusers opens the folder;
-    if the transformer has what diffusers' has not (compression, QK norm), only after importing integrations/diffusers.
+    max_shard_size, such as "10GB", is the limit of a file of the transformer's weights. caption_length: tokens that the
+    transformer was trained with. diffusers opens the folder, with its α class where the transformer is like α's; if the
+    transformer has what diffusers' has not (compression, QK norm), only after importing integrations/diffusers.
     """
     import diffusers
 
@@ -63,7 +65,7 @@ def write_pipeline(
                 json.dumps(config | {"scaling_factor": scaling_factor}, indent=2) + "\n", "utf-8"
             )
     index = {
-        "_class_name": "PixArtSigmaPipeline",
+        **caption_entries(caption_length, micro_conditioning=transformer.config.micro_conditioning),
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
         "text_encoder": ["transformers", type(text_encoder).__name__],

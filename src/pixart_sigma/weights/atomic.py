@@ -40,13 +40,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as old:
-            if path.exists():  # a folder with content cannot be replaced in one step
-                path.replace(Path(old) / path.name)
+            kept = Path(old) / path.name
             try:
+                if path.exists():  # a folder with content cannot be replaced in one step
+                    path.replace(kept)
                 temporary.replace(path)
-            except OSError:
-                if (Path(old) / path.name).exists():
-                    (Path(old) / path.name).replace(path)
+            except BaseException:  # an interruption too: what is in `old` would be lost
+                if kept.exists() and not path.exists():
+                    kept.replace(path)
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

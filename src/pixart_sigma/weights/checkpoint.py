@@ -23,11 +23,11 @@ from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.weights.catalogue import find_release
 from pixart_sigma.weights.config import released_config, transformer_config
 from pixart_sigma.weights.folder import read_json
+from pixart_sigma.weights.formats import SAFETENSORS, null_caption_file
 from pixart_sigma.weights.inference import infer_config
 from pixart_sigma.weights.keys import from_official
 from pixart_sigma.weights.tensor_files import (
     AGAIN,
-    SAFETENSORS,
     check_tensors,
     read_pth,
     read_safetensors,
@@ -38,7 +38,6 @@ from pixart_sigma.weights.tensor_files import (
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-NULL_CAPTION_FILE = "null_caption.safetensors"
 NULL_CAPTION = "null_caption"
 CONFIG_KEY = "pixart_sigma_config"
 """Where our own .pth and .safetensors carry what a folder has in config.json, as JSON."""
@@ -79,26 +78,21 @@ def read_checkpoint(path: Path | str, ema: bool = False, like: TransformerConfig
     if path.is_dir():
         _refuse_ema(ema, path)
         return _read_folder(path, like)
-    if path.suffix == SAFETENSORS:
-        _refuse_ema(ema, path)
-        tensors, metadata = read_safetensors(path)
-        return _from_tensors(tensors, metadata.get(CONFIG_KEY), path, like)
-    content = read_pth(path)
-    state_dict, config = _official_content(content, ema, path)
-    return _from_tensors(state_dict, config, path, like)
+    tensors, embedded = _read_file(path, ema)
+    return _from_tensors(tensors, embedded, path, like)
 
 
 def read_config(path: Path) -> TransformerConfig:
-    """The configuration of a transformer's folder, without opening its weights, or of a file."""
+    """The configuration of a transformer's folder or file; of weights only names and shapes are looked at."""
     if path.is_dir():
         # Names decide about micro-conditioning only where the file leaves it open; Σ has none.
         return _config_of(read_json(path / CONFIG_FILE), (), path / CONFIG_FILE)
-    return read_checkpoint(path).config
-
-
-def null_caption_file(path: Path) -> Path:
-    """The side file of a transformer's folder or file."""
-    return path / NULL_CAPTION_FILE if path.is_dir() else path.with_name(f"{path.stem}.{NULL_CAPTION_FILE}")
+    tensors, embedded = _read_file(path, ema=False)
+    given = check_tensors(tensors, str(path))
+    positions = given.pop(POSITIONS, None)
+    given.pop(OFFICIAL_NULL_CAPTION, None)
+    shapes = {name: tensor.to("meta") for name, tensor in given.items()}
+    return _understood(_in_our_names(shapes, path), positions, embedded, path, None)
 
 
 def read_null_caption(path: Path, caption_channels: int) -> Tensor:
@@ -109,6 +103,15 @@ def read_null_caption(path: Path, caption_channels: int) -> Tensor:
             f"{path} holds {abbreviate(sorted(tensors)) or 'nothing'}, not {NULL_CAPTION}; {AGAIN}"
         )
     return _checked_null(tensors[NULL_CAPTION], caption_channels, NULL_CAPTION, path)
+
+
+def _read_file(path: Path, ema: bool) -> tuple[Mapping[Any, Any], Any]:
+    """→ (what it calls its weights, our configuration as JSON or None)."""
+    if path.suffix == SAFETENSORS:
+        _refuse_ema(ema, path)
+        tensors, metadata = read_safetensors(path)
+        return tensors, metadata.get(CONFIG_KEY)
+    return _official_content(read_pth(path), ema, path)
 
 
 def _refuse_ema(ema: bool, path: Path) -> None:
@@ -139,7 +142,10 @@ def _official_content(content: Any, ema: bool, path: Path) -> tuple[Mapping[Any,
             raise WeightsError(f"{path} has no state_dict_ema; use --no-ema")
         return content, None
     if name not in content:
-        raise WeightsError(f"{path} has no {name}; use {'--no-ema' if ema else '--ema'}")
+        remedy = (
+            "use --no-ema" if ema else "convert it first: pixart-sigma convert FILE DIR --to diffusers --ema"
+        )
+        raise WeightsError(f"{path} has no {name}; {remedy}")
     state_dict = content[name]
     if not isinstance(state_dict, Mapping):
         raise WeightsError(
@@ -156,20 +162,28 @@ def _from_tensors(
     positions = given.pop(POSITIONS, None)
     null = given.pop(OFFICIAL_NULL_CAPTION, None)
     state_dict = _in_our_names(given, path)
-    if embedded is not None and like is not None:
-        raise WeightsError(f"{path} says what it is; leave out --like")
-    if embedded is not None:
-        config = _config_of(_embedded_json(embedded, path), state_dict, path)
-    else:
-        release = find_release(path)
-        known = released_config(release) if release is not None else None
-        # A file's own position buffer says more than its name.
-        config = infer_config(
-            state_dict, positions, like or (known if positions is None else None), str(path)
-        )
+    config = _understood(state_dict, positions, embedded, path, like)
     if null is not None and embedded is not None and not null.any():
         null = None  # we fill the slot with zeros where no null caption is known
     return Checkpoint(config, state_dict, _null_caption(null, state_dict, config, path), str(path))
+
+
+def _understood(
+    state_dict: Mapping[str, Tensor],
+    positions: Tensor | None,
+    embedded: Any,
+    path: Path,
+    like: TransformerConfig | None,
+) -> TransformerConfig:
+    """A file's configuration: as it says, as its tensors tell, or as its name does."""
+    if embedded is not None and like is not None:
+        raise WeightsError(f"{path} says what it is; leave out --like")
+    if embedded is not None:
+        return _config_of(_embedded_json(embedded, path), state_dict, path)
+    release = find_release(path)
+    known = released_config(release) if release is not None else None
+    # A file's own position buffer says more than its name.
+    return infer_config(state_dict, positions, like or (known if positions is None else None), str(path))
 
 
 def _in_our_names(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -218,7 +232,7 @@ def _null_caption(
     if found is not None:
         return _checked_null(found, config.caption_channels, OFFICIAL_NULL_CAPTION, path)
     side = null_caption_file(path)
-    if side.is_file():
+    if side is not None and side.is_file():
         return read_null_caption(side, config.caption_channels)
     return old if old is not None and old.ndim == 2 and old.shape[1] == config.caption_channels else None
 

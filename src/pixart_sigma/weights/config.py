@@ -116,11 +116,6 @@ def _compression(content: Any) -> KVCompression | None:
         raise WeightsError(
             f"config.json has kv_compression {_short(unknown[0])}, which is unknown; export it again"
         )
-    unknown = sorted(content.keys() - KVCompression.__dataclass_fields__.keys())
-    if unknown:
-        raise WeightsError(
-            f"config.json has kv_compression {_short(unknown[0])}, which is unknown; export it again"
-        )
     for name, lengths in (("window", (2,)), ("blocks", None), ("from_tokens", (1,))):
         value = content.get(name, 0 if name == "from_tokens" else None)
         numbers = [value] if name == "from_tokens" else value

@@ -18,26 +18,28 @@ from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.embeddings import position_embedding
 from pixart_sigma.weights.atomic import folder_written_whole, written_whole
-from pixart_sigma.weights.catalogue import release_named, releases
+from pixart_sigma.weights.catalogue import find_release, release_named, releases
 from pixart_sigma.weights.checkpoint import (
     CONFIG_KEY,
     NULL_CAPTION,
-    NULL_CAPTION_FILE,
     OFFICIAL_NULL_CAPTION,
     POSITIONS,
     Checkpoint,
-    null_caption_file,
     read_checkpoint,
     read_config,
     read_null_caption,
 )
 from pixart_sigma.weights.config import config_content, released_config
-from pixart_sigma.weights.formats import TRANSFORMER, Format
+from pixart_sigma.weights.folder import family_caption_length
+from pixart_sigma.weights.formats import (
+    NULL_CAPTION_FILE,
+    SAFETENSORS,
+    TRANSFORMER,
+    Format,
+    null_caption_file,
+)
 from pixart_sigma.weights.keys import to_official
-from pixart_sigma.weights.tensor_files import SAFETENSORS
 from pixart_sigma.weights.transformer import build, write_folder
-
-DEFAULT_CAPTION_LENGTH = 300  # Σ
 
 
 def convert(
@@ -49,14 +51,17 @@ def convert(
     like: str | None = None,
     dtype: str | None = None,
     null_caption: Path | None = None,
+    caption_length: int | None = None,
 ) -> Path:
     """A transformer's folder or file → the same in another format, in the place of whatever is at target.
 
     ema: see `read_checkpoint`. like: a released model's name, or a folder or file that says what it is. dtype: by
-    name; as in the source by default. null_caption: a file that has one, where the source has none. Returns what was
-    written: a file, or the folder target/transformer.
-    Raises WeightsError for a source that is broken or does not say enough, and for a target that cannot be written;
-    InvalidInput for options that would be ignored. After an error all is as it was.
+    name; as in the source by default. null_caption: a file that has one, where the source has none. caption_length: as
+    for `write_checkpoint`; a release named by `like` knows it. Returns what was written: a file, or the folder
+    target/transformer.
+    Raises WeightsError for a source that is broken or does not say enough, for a dtype that cannot hold its numbers,
+    and for a target that cannot be written; InvalidInput for options that would be ignored. After an error all is as
+    it was.
     """
     checkpoint = read_checkpoint(source, ema, _like(like))
     if null_caption is not None:
@@ -66,7 +71,10 @@ def convert(
         checkpoint = replace(checkpoint, null_caption=found)
     if dtype is not None:
         checkpoint = with_dtype(checkpoint, getattr(torch, dtype))
-    return write_checkpoint(checkpoint, target, target_format)
+    release = find_release(like) if like is not None else None
+    if release is not None:
+        caption_length = release.caption_length
+    return write_checkpoint(checkpoint, target, target_format, caption_length)
 
 
 def _like(like: str | None) -> TransformerConfig | None:
@@ -92,23 +100,37 @@ def _null_caption_from(path: Path, caption_channels: int) -> Tensor:
 
 
 def with_dtype(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
-    """The same weights rounded to a dtype; the null caption is the text encoder's and stays as it is."""
-    return replace(
-        checkpoint, state_dict={name: tensor.to(dtype) for name, tensor in checkpoint.state_dict.items()}
-    )
+    """The same weights rounded to a dtype; the null caption is the text encoder's and stays as it is.
+
+    Raises WeightsError if a finite number would become infinite.
+    """
+    rounded = {name: tensor.to(dtype) for name, tensor in checkpoint.state_dict.items()}
+    for name, tensor in checkpoint.state_dict.items():
+        beyond = rounded[name].isinf() & tensor.isfinite()
+        if beyond.any():
+            raise WeightsError(
+                f"{checkpoint.source} has {tensor[beyond][0].item():.3g} in {name}, too large for "
+                f"{str(dtype).removeprefix('torch.')}; choose another --dtype"
+            )
+    return replace(checkpoint, state_dict=rounded)
 
 
-def write_checkpoint(checkpoint: Checkpoint, target: Path, target_format: Format) -> Path:
+def write_checkpoint(
+    checkpoint: Checkpoint, target: Path, target_format: Format, caption_length: int | None = None
+) -> Path:
     """Write it, in the place of whatever is there; after an error all is as it was. Returns what was written.
 
     `diffusers`: the folder target/transformer. `official`: a .pth. `single-file`: a .safetensors in diffusers' names.
-    Where the null caption has no place in the format it is written beside the weights. Raises WeightsError if weights
-    and configuration do not fit, before anything is written, or if the disk refuses them.
+    Where the null caption has no place in the format it is written beside the weights. caption_length: the model's, for
+    an official file without a null caption; by default its family's, as far as its weights tell that. Raises
+    WeightsError if weights and configuration do not fit, before anything is written, or if the disk refuses them.
     """
     build(checkpoint.config, checkpoint.state_dict, checkpoint.source)
-    write = {"diffusers": _write_diffusers, "official": _write_official, "single-file": _write_single_file}
     try:
-        return write[target_format](checkpoint, target)
+        if target_format == "official":
+            return _write_official(checkpoint, target, caption_length)
+        write = {"diffusers": _write_diffusers, "single-file": _write_single_file}[target_format]
+        return write(checkpoint, target)
     except OSError as error:
         raise WeightsError(_refused(target, error.strerror or first_line(error))) from error
     except (SafetensorError, RuntimeError) as error:  # how the libraries report a disk that refuses
@@ -125,7 +147,7 @@ def _write_diffusers(checkpoint: Checkpoint, target: Path) -> Path:
         folder = temporary if place != target else temporary / TRANSFORMER
         write_folder(checkpoint.config, checkpoint.state_dict, folder)
         if checkpoint.null_caption is not None:
-            _write_null_caption(checkpoint.null_caption, folder / NULL_CAPTION_FILE)
+            _save_null_caption(checkpoint.null_caption, folder / NULL_CAPTION_FILE)
     return target / TRANSFORMER
 
 
@@ -133,22 +155,33 @@ def _write_single_file(checkpoint: Checkpoint, target: Path) -> Path:
     metadata = {"format": "pt", CONFIG_KEY: json.dumps(config_content(checkpoint.config), sort_keys=True)}
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.state_dict.items()}
     side = null_caption_file(target)
-    with written_whole(target) as temporary:
+    if side is None:
+        raise InvalidInput(f"{target} is no file's name for single-file; let it end in {SAFETENSORS}")
+    if checkpoint.null_caption is None:
+        with written_whole(target) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+        side.unlink(missing_ok=True)  # of a file that this one took the place of
+        return target
+    # Both are whole before either takes its place, and the weights go first.
+    with written_whole(side) as temporary_side, written_whole(target) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        if checkpoint.null_caption is not None:
-            _write_null_caption(checkpoint.null_caption, side)
-        else:
-            side.unlink(missing_ok=True)  # of a file that this one takes the place of
+        _save_null_caption(checkpoint.null_caption, temporary_side)
     return target
 
 
-def _write_null_caption(null_caption: Tensor, path: Path) -> None:
-    with written_whole(path) as temporary:
-        save_file({NULL_CAPTION: null_caption.contiguous()}, temporary)
+def _save_null_caption(null_caption: Tensor, path: Path) -> None:
+    save_file({NULL_CAPTION: null_caption.contiguous()}, path)
 
 
-def _write_official(checkpoint: Checkpoint, target: Path) -> Path:
+def _write_official(checkpoint: Checkpoint, target: Path, caption_length: int | None) -> Path:
     config = checkpoint.config
+    unknown = _beyond_the_official_code(config)
+    if unknown:
+        warnings.warn(
+            f"{target} has {unknown}, which the official code does not have: only this package reads that; "
+            "elsewhere the pictures come out wrong",
+            stacklevel=3,
+        )
     null = checkpoint.null_caption
     if null is None:
         warnings.warn(
@@ -156,7 +189,9 @@ def _write_official(checkpoint: Checkpoint, target: Path) -> Path:
             "official samplers' guidance goes wrong; name a file that has it with --null-caption",
             stacklevel=3,
         )
-        null = torch.zeros(DEFAULT_CAPTION_LENGTH, config.caption_channels)
+        if config.micro_conditioning or caption_length is None:
+            caption_length = family_caption_length("alpha" if config.micro_conditioning else "sigma")
+        null = torch.zeros(caption_length, config.caption_channels)
     grid = (config.base_grid, config.base_grid)
     positions = position_embedding(
         grid, config.width, config.base_grid, config.interpolation_scale, torch.device("cpu")
@@ -175,3 +210,21 @@ def _write_official(checkpoint: Checkpoint, target: Path) -> Path:
     with written_whole(target) as temporary:
         torch.save(content, temporary)
     return target
+
+
+def _beyond_the_official_code(config: TransformerConfig) -> str:
+    """What of a configuration no official file can say, in words; "" if there is nothing."""
+    compression = config.kv_compression
+    if compression is None:
+        return ""
+    height, width = compression.window
+    found = []
+    if compression.operator != "conv":
+        found.append(f"operator {compression.operator!r}")
+    elif not compression.norm:
+        found.append("a convolution without norm")
+    if height != width:
+        found.append(f"window {height}x{width}")
+    if compression.from_tokens:
+        found.append(f"from_tokens {compression.from_tokens}")
+    return f"KV compression with {', '.join(found)}" if found else ""

@@ -21,7 +21,9 @@ COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae", "scheduler")
 # A vocabulary and the encoder that was trained on it: never from two models.
 INSEPARABLE = (("transformer",), ("text_encoder", "tokenizer"), ("vae",), ("scheduler",))
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
-ALPHA_PIPELINE = "PixArtAlphaPipeline"
+PIPELINE_CLASSES: Mapping[str, Family] = {"PixArtAlphaPipeline": "alpha", "PixArtSigmaPipeline": "sigma"}
+CAPTION_LENGTH_KEY = "_caption_length"
+"""Ours in model_index.json, where captions have another length than the family's; diffusers skips what begins so."""
 # peft's names.
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -82,11 +84,14 @@ def find_pipeline(
     it a released model borrows them where its catalogue entry says. revision: of the model's Hub repository. parts:
     those wanted; others are in the result if they happen to be there.
 
-    Raises InvalidInput for an unknown model, WeightsError for parts that are nowhere.
+    Raises InvalidInput for an unknown model, and for components where the model lacks nothing; WeightsError for parts
+    that are nowhere.
     """
     own = _locate(model, revision, parts)
     sources = [own]
     missing = [part for part in COMPONENTS if part in parts and part not in own.parts]
+    if components is not None and own.parts.issuperset(COMPONENTS):
+        raise InvalidInput(f"model {model} has all its parts; leave out its components {components}")
     lender = components
     if lender is None and missing and own.release is not None:
         lender = own.release.components
@@ -184,18 +189,35 @@ def _on_the_hub(
 
 
 def caption_length(folders: PipelineFolders) -> int:
-    """Caption tokens that the model was trained with: its release's, else 120 for an α pipeline's folder, else 300."""
+    """Caption tokens that the model was trained with: its release's, else what its pipeline's folder says, else 120
+    for an α pipeline's folder and 300 for any other. Raises WeightsError for what is no length.
+    """
     if folders.release is not None:
         return folders.release.caption_length
     for part in ("transformer", "text_encoder"):
         index = folders.folders[part] / MODEL_INDEX if part in folders.folders else None
         if index is not None and index.is_file():
-            alpha = read_json(index).get("_class_name") == ALPHA_PIPELINE
-            return _family_length("alpha" if alpha else "sigma")
-    return _family_length("sigma")
+            content = read_json(index)
+            if CAPTION_LENGTH_KEY in content:
+                return _positive(content, CAPTION_LENGTH_KEY, index)
+            return family_caption_length(PIPELINE_CLASSES.get(str(content.get("_class_name")), "sigma"))
+    return family_caption_length("sigma")
 
 
-def _family_length(family: Family) -> int:
+def caption_entries(caption_length: int, *, micro_conditioning: bool) -> dict[str, Any]:
+    """What model_index.json says of captions, for `caption_length` to read back: the class, and the length if it is
+    not the class's. Micro-conditioning is what diffusers' α class alone computes.
+    """
+    alpha = micro_conditioning or caption_length == family_caption_length("alpha")
+    family: Family = "alpha" if alpha else "sigma"
+    name = next(name for name, of in PIPELINE_CLASSES.items() if of == family)
+    if caption_length == family_caption_length(family):
+        return {"_class_name": name}
+    return {"_class_name": name, CAPTION_LENGTH_KEY: caption_length}
+
+
+def family_caption_length(family: Family) -> int:
+    """Caption tokens of the released models of a family."""
     return next(release.caption_length for release in releases().values() if release.family == family)
 
 
@@ -230,15 +252,20 @@ def read_json(path: Path) -> dict[str, Any]:
 def base_resolution(folders: PipelineFolders) -> int:
     """The side in pixels of the square that the pipeline's transformer was trained on."""
     if folders.transformer.is_file():
-        if folders.release is not None:
-            return folders.release.resolution
-        from pixart_sigma.weights.checkpoint import read_checkpoint  # opens the file: torch is needed
+        from pixart_sigma.weights.checkpoint import read_config  # opens the file: torch is needed
 
-        return read_checkpoint(folders.transformer).config.sample_size * LATENT_SCALE
+        return read_config(folders.transformer).sample_size * LATENT_SCALE
     path = folders.transformer / "config.json"
-    sample_size = read_json(path).get("sample_size")
-    if not isinstance(sample_size, int) or isinstance(sample_size, bool) or sample_size < 1:
-        raise WeightsError(
-            f"{path} has sample_size {sample_size!r}, not a positive integer; fetch or export it again"
-        )
-    return sample_size * LATENT_SCALE
+    return _positive(read_json(path), "sample_size", path) * LATENT_SCALE
+
+
+def scheduler_config(folders: PipelineFolders) -> dict[str, Any]:
+    """What its scheduler_config.json says. Raises WeightsError if there is none."""
+    return read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")
+
+
+def _positive(content: Mapping[str, Any], key: str, path: Path) -> int:
+    value = content.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise WeightsError(f"{path} has {key} {value!r}, not a positive integer; fetch or export it again")
+    return value

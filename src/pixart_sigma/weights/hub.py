@@ -8,8 +8,9 @@ of tensors.
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pixart_sigma.errors import InvalidInput, WeightsError
@@ -82,13 +83,18 @@ def is_whole(folder: Path) -> bool:
         return False
     if part not in WEIGHTED:
         return True
-    for index in folder.glob("*.safetensors.index.json"):
+    for index in _wanted(folder.glob("*.safetensors.index.json")):
         try:
             shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError, OSError):
             return False
         return all((folder / str(shard)).is_file() for shard in shards)
-    return any(folder.glob("*.safetensors"))
+    return any(_wanted(folder.glob("*.safetensors")))
+
+
+def _wanted(paths: Iterable[Path]) -> list[Path]:
+    """Without the variants, which are not what a part is loaded from."""
+    return [path for path in paths if not any(fnmatch(path.name, variant) for variant in VARIANTS)]
 
 
 @contextmanager

@@ -21,7 +21,10 @@ from pixart_sigma.model.embeddings import position_embedding
 from pixart_sigma.weights.config import MICRO_CONDITIONING_PREFIX
 
 HEAD_DIM = 72
-REMEDY = "name the released model, or a folder, that it is like (--like sigma-512)"
+REMEDY = (
+    "convert it first, naming the released model, or a folder, that it is like: "
+    "pixart-sigma convert FILE DIR --to diffusers --like sigma-512"
+)
 # Of released models and paper sizes; another scale is taken as it is computed.
 USUAL_SCALES = (0.5, 1.0, 2.0, 4.0, 5.625, 8.0)
 # Rounding of the buffer as it was stored; sines are at most 1.
@@ -36,8 +39,9 @@ def infer_config(
 ) -> TransformerConfig:
     """Weights in our names, the position buffer (1, g², D) or None, and a model to be like → the configuration.
 
-    What `like` says of heads, base grid and interpolation goes before what the tensors say; sizes that both tell are
-    compared later, when the model is built. Raises WeightsError where something is missing, unknown or contradictory.
+    `like` says what the tensors leave open: heads, and base grid and interpolation where the position buffer is
+    missing or fits no model. Sizes that both tell are compared later, when the model is built. Raises WeightsError
+    where something is missing, unknown or contradictory.
     """
     embedder = _shaped(weights, "pos_embed.proj.weight", 4, source)
     width, in_channels, patch, across = embedder.shape
@@ -113,13 +117,24 @@ def _positions(
     positions: Tensor | None, width: int, patch: int, like: TransformerConfig | None, source: str
 ) -> tuple[int, float]:
     """→ (sample_size, interpolation_scale)."""
-    if like is not None:
-        return like.sample_size, like.interpolation_scale
     if positions is None:
+        if like is not None:
+            return like.sample_size, like.interpolation_scale
         raise WeightsError(f"{source} does not say for which size it was trained; {REMEDY}")
     embedding = positions.flatten(0, -2) if positions.ndim == 3 else positions
     grid = math.isqrt(embedding.shape[0]) if embedding.ndim == 2 else 0
-    if grid < 2 or embedding.shape != (grid**2, width):
+    square = grid >= 2 and embedding.shape == (grid**2, width)
+    if like is not None:
+        if square and not (grid == like.base_grid and _fits(embedding, grid, like.interpolation_scale)):
+            own = _interpolation_scale(embedding, grid)
+            if own is not None:
+                raise WeightsError(
+                    f"{source} has a pos_embed of {grid}x{grid} tokens, interpolation {own:g}; --like names a model of "
+                    f"{like.base_grid}x{like.base_grid}, interpolation {like.interpolation_scale:g}: leave it out, or "
+                    "name another"
+                )
+        return like.sample_size, like.interpolation_scale
+    if not square:
         raise WeightsError(
             f"{source} has pos_embed of shape {list(positions.shape)}, which is no square grid of "
             f"width {width}; {REMEDY}"
@@ -130,6 +145,12 @@ def _positions(
             f"{source} has a pos_embed that fits no interpolation of {grid}x{grid} tokens; {REMEDY}"
         )
     return grid * patch, scale
+
+
+def _fits(embedding: Tensor, grid: int, scale: float) -> bool:
+    """Whether an embedding (g², D) is that of this interpolation, as well as its dtype tells."""
+    computed = position_embedding((grid, grid), embedding.shape[1], grid, scale, embedding.device)
+    return (computed - embedding.double()).abs().max().item() <= TOLERANCE[embedding.dtype]
 
 
 def _interpolation_scale(embedding: Tensor, grid: int) -> float | None:
@@ -146,13 +167,8 @@ def _interpolation_scale(embedding: Tensor, grid: int) -> float | None:
     if distance == 0:
         return None
     usual = [scale for scale in USUAL_SCALES if math.isclose(1 / scale % math.tau, distance, rel_tol=0.02)]
-    for scale in (*usual, round(1 / distance, 3)):
-        if scale == 0:
-            continue
-        computed = position_embedding((grid, grid), width, grid, scale, embedding.device)
-        if (computed - embedding.double()).abs().max().item() <= TOLERANCE[embedding.dtype]:
-            return scale
-    return None
+    candidates = (*usual, round(1 / distance, 3))
+    return next((scale for scale in candidates if scale and _fits(embedding, grid, scale)), None)
 
 
 def _compression(

@@ -54,16 +54,16 @@ _SOURCES = {target: source for source, targets in OFFICIAL_NAMES.items() for tar
 # Official buffers without a slot: positions are recomputed; the null caption T5("") belongs in a side file.
 OFFICIAL_BUFFERS = ("pos_embed", "y_embedder.y_embedding")
 
-_NAME = re.compile(r"^(?P<module>.*?)(?P<leaf>\.weight|\.bias)?$")
-_BLOCK = re.compile(r"(?<=blocks\.)\d+(?=\.)")
+_NAME = re.compile(r"(?P<module>.*?)(?P<leaf>\.weight|\.bias)?", re.DOTALL)
+_BLOCK = re.compile(r"(?<=blocks\.)[0-9]+(?=\.)")
 
 
 def _split_name(name: str) -> tuple[str, str, str]:
     """A parameter's name → (its module with `{}` for the block's number, that number or "", `.weight`/`.bias`
     or "").
     """
-    match = _NAME.match(name)
-    assert match is not None  # the pattern matches every string without a line break
+    match = _NAME.fullmatch(name)
+    assert match is not None  # the pattern matches every string
     number = _BLOCK.search(match["module"])
     return _BLOCK.sub("{}", match["module"], count=1), number[0] if number else "", match["leaf"] or ""
 

@@ -20,7 +20,6 @@ from pixart_sigma.encoders.pretrained import abbreviate, first_line
 from pixart_sigma.errors import WeightsError
 from pixart_sigma.weights.folder import read_json
 
-SAFETENSORS = ".safetensors"
 AGAIN = "fetch or export it again"
 _CORRUPT = "weight file {} is corrupt (no whole file of torch.save); " + AGAIN
 _NAMED_BY_PICKLE = re.compile(r"GLOBAL (\S+)")

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -121,3 +122,22 @@ def test_a_folder_without_a_part_is_refused(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(WeightsError, match=r"the tokenizer in .* cannot be loaded"):
         extractor(f"clip:{tmp_path}")
+
+
+def test_a_tokenizer_that_is_code_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    # Without a type that transformers knows, the class is looked for beside the file.
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": ""}))
+    (tmp_path / "tokenizer_config.json").unlink(missing_ok=True)
+    own = {"tokenizer_class": "Theirs", "auto_map": {"AutoTokenizer": ["theirs.Theirs", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass Theirs: pass\n")
+    with pytest.raises(WeightsError, match="is code of its own, which is never run"):
+        extractor(f"clip:{tmp_path}")
+    assert not (tmp_path / "pwned").exists()

@@ -14,6 +14,7 @@ from pixart_sigma.errors import InvalidInput, RecipeError, WeightsError
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.run import train
 from pixart_sigma.training.watching.metrics import read_metrics
+from pixart_sigma.weights.folder import caption_length, find_pipeline
 from pixart_sigma.weights.transformer import load_transformer
 from tiny_run import FRESH, newest, overrides, recipe_file, stored
 
@@ -247,6 +248,7 @@ def test_caption_length_and_qk_norm_are_declared_too(trained: Path, pictures: Pa
         if column.startswith("embeddings")
     ]
     assert name.startswith("embeddings_5_")
+    assert caption_length(find_pipeline(tmp_path / "export")) == 5
 
 
 def test_dreambooth_makes_its_class_images_and_trains_on_them(

@@ -59,6 +59,14 @@ def test_a_pipelines_card_can_be_read_by_the_hub(tmp_path: Path) -> None:
     assert "ann" not in card.content.split("/")
 
 
+def test_an_alpha_models_card_names_its_class_and_its_captions_length(tmp_path: Path) -> None:
+    write_model_card(tmp_path, replace(FACTS, pipeline_class="PixArtAlphaPipeline", caption_length=77))
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "PixArtAlphaPipeline.from_pretrained" in text
+    assert "PixArtSigmaPipeline" not in text
+    assert "use_resolution_binning=False, max_sequence_length=77" in text
+
+
 def test_what_is_known_stands_in_the_head(tmp_path: Path) -> None:
     facts = replace(FACTS, base_model="owner/base-1.0", license="apache-2.0")
     write_model_card(tmp_path, facts)

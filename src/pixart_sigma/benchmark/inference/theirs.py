@@ -124,7 +124,9 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
     from diffusers import PixArtSigmaPipeline
     from transformers import AutoTokenizer, T5EncoderModel
 
-    tokenizer = AutoTokenizer.from_pretrained(job.folder / "tokenizer", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        job.folder / "tokenizer", local_files_only=True, trust_remote_code=False
+    )
     encoder = T5EncoderModel.from_pretrained(
         job.folder / "text_encoder", dtype=job.dtype, local_files_only=True
     ).to(job.device)

@@ -34,11 +34,9 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
         num_steps=arguments["num_steps"],
     )
     watch = Stopwatch(device)
-    if arguments["side"] == "ours":
-        keep_freed_memory()  # as `generate` does
-        compute = ours.build(job, watch)
-    else:
-        compute = theirs.build(job, watch)
+    # As `generate` does; any program could, so the other side has it too.
+    keep_freed_memory()
+    compute = (ours if arguments["side"] == "ours" else theirs).build(job, watch)
 
     def run() -> dict[str, float]:
         watch.clear()

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pixart_sigma.encoders.pretrained import first_line, load_strictly
+from pixart_sigma.encoders.pretrained import load_strictly, load_tokenizer
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.evaluation.features import Images
 from pixart_sigma.evaluation.features.digest import weights_digest
@@ -47,7 +47,6 @@ class ClipExtractor:
 
         Raises InvalidInput if it is neither, WeightsError if a file is missing or corrupt or does not fit.
         """
-        from transformers.models.auto.tokenization_auto import AutoTokenizer
         from transformers.models.clip.modeling_clip import CLIPModel
 
         folder = _find(source)
@@ -55,13 +54,7 @@ class ClipExtractor:
         # Without its files transformers makes a tokenizer that knows no word, and says nothing.
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             raise WeightsError(f"{folder} has no tokenizer.json or vocab.json; fetch or export it again")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # a broken tokenizer file raises nearly anything
-            raise WeightsError(
-                f"the tokenizer in {folder} cannot be loaded ({first_line(error)}); fetch or export it again"
-            ) from error
-        return cls(tokenizer, model.to(device))
+        return cls(load_tokenizer(folder), model.to(device))
 
     def features(self, images: Images) -> Tensor:
         """As in `FeatureExtractor`."""

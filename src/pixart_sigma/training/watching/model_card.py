@@ -30,6 +30,7 @@ class ModelFacts:
     base_model: the Hub's id of the model that training started from, if it has one; base_name: what it is called
     otherwise. adapter: what an adapter is ("LoRA of rank 16"); None: the folder is a whole pipeline. sources: name →
     number of pictures. needs_package: what the transformer has and diffusers' has not ("KV compression").
+    pipeline_class: diffusers', that opens it. caption_length: in tokens, where it is not that class's.
     """
 
     name: str
@@ -44,6 +45,8 @@ class ModelFacts:
     license: str | None = None
     adapter: str | None = None
     needs_package: str | None = None
+    pipeline_class: str = "PixArtSigmaPipeline"
+    caption_length: int | None = None
 
 
 def write_model_card(folder: Path, facts: ModelFacts) -> Path:
@@ -63,7 +66,7 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
         facts=facts,
         front_matter=_front_matter(facts),
         base=base,
-        arguments="clean_caption=False, use_resolution_binning=False",
+        arguments=_arguments(facts),
         training=[(_cell(label), _cell(words)) for label, words in facts.training],
         sources=[(_cell(name), f"{num:,}") for name, num in facts.sources.items()],
         figures=[(_cell(name.replace("_", " ")), f"{value:.4g}") for name, value in facts.figures.items()],
@@ -121,6 +124,12 @@ def _front_matter(facts: ModelFacts) -> str:
         tags=[*tags, "lora"] if facts.adapter else tags,
     )
     return str(data.to_yaml()).strip()
+
+
+def _arguments(facts: ModelFacts) -> str:
+    """What makes diffusers' pipeline do as ours."""
+    length = f", max_sequence_length={facts.caption_length}" if facts.caption_length else ""
+    return f"clean_caption=False, use_resolution_binning=False{length}"
 
 
 def _limits(facts: ModelFacts) -> list[str]:

@@ -39,7 +39,13 @@ def make_class_images(
         return
     scheduler = dict(build_scheduler(prediction_type).config)
     model = TextToImage(
-        PipelineParts(parts.text_encoder, parts.transformer, parts.autoencoder, scheduler)
+        PipelineParts(
+            parts.text_encoder,
+            parts.transformer,
+            parts.autoencoder,
+            scheduler,
+            caption_length=parts.text_encoder.caption_length,
+        )
     )
     for done, seed in enumerate(missing, start=1):
         request = Request(

@@ -18,6 +18,7 @@ from pixart_sigma.training.tasks.parts import part_weights
 from pixart_sigma.training.tasks.transformer.data import RunData
 from pixart_sigma.training.tasks.transformer.models import Parts
 from pixart_sigma.training.watching.model_card import ModelFacts, training_rows, write_model_card
+from pixart_sigma.weights.folder import CAPTION_LENGTH_KEY, caption_entries
 from pixart_sigma.weights.transformer import build
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -40,6 +41,7 @@ def export_pipeline(
         parts.autoencoder.scaling_factor,
         recipe.objective.prediction_type,
         recipe.export.max_shard_size,
+        parts.text_encoder.caption_length,
     )
     write_model_card(folder, facts)
     return _size(folder)
@@ -87,6 +89,9 @@ def model_facts(
     adapter = None
     if recipe.lora is not None:
         adapter = f"{'DoRA' if recipe.lora.dora else 'LoRA'} of rank {recipe.lora.rank}"
+    captions = caption_entries(
+        parts.text_encoder.caption_length, micro_conditioning=config.micro_conditioning
+    )
     return ModelFacts(
         name=name,
         resolution=parts.resolution,
@@ -97,6 +102,8 @@ def model_facts(
         base_name=f"`{recipe.start.model.name}`" if recipe.start is not None else None,
         adapter=adapter,
         needs_package=" and ".join(beyond) or None,
+        pipeline_class=captions["_class_name"],
+        caption_length=captions.get(CAPTION_LENGTH_KEY),
     )
 
 
