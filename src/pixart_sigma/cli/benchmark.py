@@ -31,17 +31,32 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures
 MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write the table to this file too.")]
 
 
-@benchmark.command("transformer")
-def time_transformer(
-    scenario: Scenarios = None,
-    dtype: Dtypes = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """XL/2's forward pass with guidance, beside diffusers' transformer."""
-    _inference("transformer", scenario, dtype, device, rounds, None, json_file, markdown_file)
+def _add_inference(suite: "Suite", explanation: str) -> None:
+    @benchmark.command(suite, help=explanation)
+    def command(
+        scenario: Scenarios = None,
+        dtype: Dtypes = None,
+        device: Device = "auto",
+        rounds: Rounds = 7,
+        json_file: JsonFile = None,
+        markdown_file: MarkdownFile = None,
+    ) -> None:
+        _inference(suite, scenario, dtype, device, rounds, None, json_file, markdown_file)
+
+
+def _add_training(suite: "TrainingSuite", explanation: str) -> None:
+    @benchmark.command(suite, help=explanation)
+    def command(
+        scenario: Scenarios = None,
+        device: Device = "auto",
+        rounds: Rounds = 7,
+        json_file: JsonFile = None,
+        markdown_file: MarkdownFile = None,
+    ) -> None:
+        _training(suite, scenario, device, rounds, False, json_file, markdown_file)
+
+
+_add_inference("transformer", "XL/2's forward pass with guidance, beside diffusers' transformer.")
 
 
 @benchmark.command("pipeline")
@@ -58,30 +73,8 @@ def time_pipeline(
     _inference("pipeline", scenario, dtype, device, rounds, steps, json_file, markdown_file)
 
 
-@benchmark.command("vae")
-def time_vae(
-    scenario: Scenarios = None,
-    dtype: Dtypes = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """The autoencoder, both ways, beside diffusers'."""
-    _inference("vae", scenario, dtype, device, rounds, None, json_file, markdown_file)
-
-
-@benchmark.command("text-encoder")
-def time_text_encoder(
-    scenario: Scenarios = None,
-    dtype: Dtypes = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """A prompt and an empty one through T5-XXL, beside diffusers' way."""
-    _inference("text-encoder", scenario, dtype, device, rounds, None, json_file, markdown_file)
+_add_inference("vae", "The autoencoder, both ways, beside diffusers'.")
+_add_inference("text-encoder", "A prompt and an empty one through T5-XXL, beside diffusers' way.")
 
 
 @benchmark.command("train-step")
@@ -97,28 +90,8 @@ def time_train_step(
     _training("train-step", scenario, device, rounds, compile_, json_file, markdown_file)
 
 
-@benchmark.command("ablations")
-def time_ablations(
-    scenario: Scenarios = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """A training step beside one of ours with one thing changed."""
-    _training("ablations", scenario, device, rounds, False, json_file, markdown_file)
-
-
-@benchmark.command("plan")
-def check_plan(
-    scenario: Scenarios = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """A training step's time, beside what the cost model says."""
-    _training("plan", scenario, device, rounds, False, json_file, markdown_file)
+_add_training("ablations", "A training step beside one of ours with one thing changed.")
+_add_training("plan", "A training step's time, beside what the cost model says.")
 
 
 @benchmark.command("attention")

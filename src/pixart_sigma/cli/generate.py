@@ -25,6 +25,7 @@ from pixart_sigma.pipeline.samplers import (
     SAMPLERS,
     check_sampler,
     kinds_of,
+    kinds_of_model,
 )
 from pixart_sigma.resolution import nearest_bucket, parse_aspect, parse_size
 from pixart_sigma.weights.catalogue import find_release
@@ -33,13 +34,11 @@ from pixart_sigma.weights.folder import (
     PipelineFolders,
     base_resolution,
     find_pipeline,
-    scheduler_config,
 )
 
 if TYPE_CHECKING:
     from pixart_sigma.diffusion.sampling import Step
     from pixart_sigma.pipeline.text_to_image import Result
-    from pixart_sigma.weights.catalogue import SamplingKind
 
 
 def generate(
@@ -138,7 +137,7 @@ def generate(
     folders = find_pipeline(model, components, revision)
     if ratio is not None:
         parameters["height"], parameters["width"] = nearest_bucket(ratio, base_resolution(folders))
-    kinds = _kinds(folders, adapted=bool(loras))
+    kinds = kinds_of_model(folders, adapted=bool(loras))
     request = make_request(sampler or OWN_SAMPLERS[kinds[0]], steps, guidance_scale, **parameters)
     check_sampler(request.sampler, kinds, folders.name)
     keep_freed_memory()
@@ -156,12 +155,6 @@ def _parse_size(size: str | None, aspect: str | None) -> tuple[int | None, int |
     if size is not None:
         return *parse_size(size), None
     return None, None, parse_aspect(aspect) if aspect is not None else None
-
-
-def _kinds(folders: PipelineFolders, *, adapted: bool) -> "tuple[SamplingKind, ...]":
-    """How the model can be sampled, its own way first."""
-    config = scheduler_config(folders) if folders.release is None else {}
-    return kinds_of(folders.release, config, adapted=adapted)
 
 
 def _check_device(device: str) -> None:

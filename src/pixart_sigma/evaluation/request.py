@@ -6,21 +6,17 @@ Knows nothing of tensors. What depends on weights (whether a reference is of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.evaluation.prompts import Prompt
 from pixart_sigma.pipeline.request import make_request
-from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, OWN_SAMPLERS, kinds_of
+from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, OWN_SAMPLERS, kinds_of_model
 from pixart_sigma.resolution import check_size
 from pixart_sigma.weights.atomic import check_writable
 from pixart_sigma.weights.catalogue import find_release
-from pixart_sigma.weights.folder import (
-    PipelineFolders,
-    base_resolution,
-    find_pipeline,
-    scheduler_config,
-)
+from pixart_sigma.weights.folder import PipelineFolders, base_resolution, find_pipeline
 
 DEFAULT_FEATURES = "pocket"
 
@@ -52,10 +48,14 @@ class EvaluationRequest:
         # Before the model is fetched, which may take an hour.
         self._check_making(OWN_SAMPLERS[release.sampling.kind] if release is not None else DEFAULT_SAMPLER)
         self._check_paths()
-        folders = find_pipeline(self.model, self.components)
-        self._check_making(own_sampler(folders))
+        self._check_making(OWN_SAMPLERS[kinds_of_model(self.folders)[0]])
         if self.size is None:
-            check_size(*(base_resolution(folders),) * 2)
+            check_size(*(base_resolution(self.folders),) * 2)
+
+    @cached_property
+    def folders(self) -> PipelineFolders:
+        """Where the model's parts are; those that are not here are fetched, once."""
+        return find_pipeline(self.model, self.components)
 
     def _check_making(self, sampler: str) -> None:
         height, width = self.size or (None, None)
@@ -98,9 +98,3 @@ class EvaluationRequest:
     def has_scenes(self) -> bool:
         """Whether it is known of every prompt what its picture looks like."""
         return all(prompt.scene is not None for prompt in self.prompts)
-
-
-def own_sampler(folders: PipelineFolders) -> str:
-    """The sampler that a model is sampled with."""
-    config = scheduler_config(folders) if folders.release is None else {}
-    return OWN_SAMPLERS[kinds_of(folders.release, config)[0]]

@@ -53,7 +53,7 @@ from pixart_sigma.pipeline.images import to_uint8
 from pixart_sigma.pipeline.request import make_request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.atomic import written_whole
-from pixart_sigma.weights.folder import base_resolution, find_pipeline
+from pixart_sigma.weights.folder import base_resolution
 from pixart_sigma.world import render
 
 METRICS_FILE = "metrics.json"
@@ -86,11 +86,10 @@ def evaluate(
     prompts, output = request.prompts, request.output
     device = resolve_device(request.device)
     judges = _judges(request, device)
-    folders = find_pipeline(request.model, request.components)
-    height, width = request.size or (base_resolution(folders),) * 2
+    height, width = request.size or (base_resolution(request.folders),) * 2
     reference = _reference(request, judges.extractor, (height, width), num_drawn, progress)
 
-    pipeline = TextToImage.from_pretrained(folders, device=request.device)
+    pipeline = TextToImage.from_pretrained(request.folders, device=request.device)
     asked = make_request(
         pipeline.sampler,
         request.num_steps,
@@ -100,7 +99,7 @@ def evaluate(
         width=width,
     )
     making = Making(
-        folders.name,
+        request.folders.name,
         pipeline_digest(pipeline),
         height,
         width,

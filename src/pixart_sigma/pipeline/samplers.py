@@ -13,6 +13,7 @@ from typing import Any
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.pipeline.profiles import DIFFUSERS, Profile
 from pixart_sigma.weights.catalogue import Release, SamplingKind, releases
+from pixart_sigma.weights.folder import PipelineFolders, scheduler_config
 
 # Released settings (Σ inference: 20 steps of DPM-Solver++, guidance 4.5; SA-Solver: 25 steps).
 DEFAULT_STEPS = 20
@@ -91,6 +92,12 @@ def kinds_of(
         }
         kinds = by_class.get(scheduler_config.get("_class_name"), ("many-step",))
     return (*kinds, "lcm") if adapted and "lcm" not in kinds else kinds
+
+
+def kinds_of_model(folders: PipelineFolders, *, adapted: bool = False) -> tuple[SamplingKind, ...]:
+    """As `kinds_of`, for a model that was found; of a released one nothing is read."""
+    config = scheduler_config(folders) if folders.release is None else {}
+    return kinds_of(folders.release, config, adapted=adapted)
 
 
 def find_sampler(name: str) -> Sampler:

@@ -88,9 +88,7 @@ def read_config(path: Path) -> TransformerConfig:
         # Names decide about micro-conditioning only where the file leaves it open; Σ has none.
         return _config_of(read_json(path / CONFIG_FILE), (), path / CONFIG_FILE)
     tensors, embedded = _read_file(path, ema=False)
-    given = check_tensors(tensors, str(path))
-    positions = given.pop(POSITIONS, None)
-    given.pop(OFFICIAL_NULL_CAPTION, None)
+    given, positions, _ = _without_buffers(tensors, path)
     shapes = {name: tensor.to("meta") for name, tensor in given.items()}
     return _understood(_in_our_names(shapes, path), positions, embedded, path, None)
 
@@ -158,14 +156,21 @@ def _from_tensors(
     tensors: Mapping[Any, Any], embedded: Any, path: Path, like: TransformerConfig | None
 ) -> Checkpoint:
     """Tensors in either's names, and our configuration as JSON where we wrote it."""
-    given = check_tensors(tensors, str(path))
-    positions = given.pop(POSITIONS, None)
-    null = given.pop(OFFICIAL_NULL_CAPTION, None)
+    given, positions, null = _without_buffers(tensors, path)
     state_dict = _in_our_names(given, path)
     config = _understood(state_dict, positions, embedded, path, like)
     if null is not None and embedded is not None and not null.any():
         null = None  # we fill the slot with zeros where no null caption is known
     return Checkpoint(config, state_dict, _null_caption(null, state_dict, config, path), str(path))
+
+
+def _without_buffers(
+    tensors: Mapping[Any, Any], path: Path
+) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+    """→ (what a file calls its weights, checked; its official positions; its official null caption)."""
+    given = check_tensors(tensors, str(path))
+    positions, null = given.pop(POSITIONS, None), given.pop(OFFICIAL_NULL_CAPTION, None)
+    return given, positions, null
 
 
 def _understood(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pixart_sigma.benchmark.inference import ours, theirs
 from pixart_sigma.benchmark.inference.gate import Verdict, compare
 from pixart_sigma.benchmark.inference.scenarios import TINY, Scenario
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
-from pixart_sigma.benchmark.inference.work import Compute, Job, Outputs
+from pixart_sigma.benchmark.inference.work import Job, Outputs
 from pixart_sigma.pipeline.device import DTYPES
 
 CPU = torch.device("cpu")
@@ -26,17 +27,17 @@ Folder = Callable[[str], Path]
 
 
 def computed(
-    build: Callable[[Job, Stopwatch], Compute], scenario: Scenario, folder: Path, dtype: str = "float32"
+    side: ModuleType, scenario: Scenario, folder: Path, dtype: str = "float32"
 ) -> tuple[Outputs, dict[str, float]]:
     watch = Stopwatch(CPU)
-    compute = build(Job(scenario, folder, DTYPES[dtype], CPU, num_steps=3), watch)
+    compute = side.BUILDERS[scenario.work](Job(scenario, folder, DTYPES[dtype], CPU, num_steps=3), watch)
     with torch.no_grad():
         outputs = {name: tensor.float().clone() for name, tensor in compute().items()}
     return outputs, watch.stages(1e9)
 
 
 def verdict(scenario: Scenario, folder: Path, dtype: str = "float32") -> Verdict:
-    sides = [computed(build, scenario, folder, dtype)[0] for build in (ours.build, theirs.build)]
+    sides = [computed(side, scenario, folder, dtype)[0] for side in (ours, theirs)]
     return compare(*sides, DTYPES[dtype])
 
 
@@ -73,11 +74,11 @@ def test_the_gate_notices_what_goes_in_wrongly(
 
 
 def test_a_picture_and_a_pass_are_timed_by_stage(tiny_weights: Folder) -> None:
-    for build in (ours.build, theirs.build):
-        stages = computed(build, SCENARIOS["picture"], tiny_weights("float32"))[1]
+    for side in (ours, theirs):
+        stages = computed(side, SCENARIOS["picture"], tiny_weights("float32"))[1]
         assert stages.keys() == {"text", "denoise", "decode", "rest"}
         assert sum(stages.values()) == pytest.approx(1e9)
         assert all(seconds > 0 for seconds in stages.values())
     forward = SCENARIOS["forward"]
-    assert computed(ours.build, forward, tiny_weights("float32"))[1].keys() == {"prepare", "forward"}
-    assert computed(theirs.build, forward, tiny_weights("float32"))[1].keys() == {"forward"}
+    assert computed(ours, forward, tiny_weights("float32"))[1].keys() == {"prepare", "forward"}
+    assert computed(theirs, forward, tiny_weights("float32"))[1].keys() == {"forward"}

@@ -5,32 +5,20 @@ Legend: B batch, C latent channels, h, w latents, L caption tokens, E caption ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inputs, prompt
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
-from pixart_sigma.benchmark.inference.work import Compute, Job, Outputs
+from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.pipeline.device import DTYPES
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.transformer import load_transformer
-
-
-def build(job: Job, watch: Stopwatch) -> Compute:
-    """Load what the work needs; what is returned does it."""
-    builders: dict[Work, Callable[[Job, Stopwatch], Compute]] = {
-        "forward": _forward,
-        "picture": _picture,
-        "decode": _decode,
-        "encode": _encode,
-        "text": _text,
-    }
-    return builders[job.scenario.work](job, watch)
 
 
 def load_libraries(work: Work) -> None:
@@ -108,3 +96,12 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
         return {"prompt": encoder.encode([prompt()])[0], "negative": encoder.encode([""])[0]}
 
     return compute
+
+
+BUILDERS: Mapping[Work, Builder] = {
+    "forward": _forward,
+    "picture": _picture,
+    "decode": _decode,
+    "encode": _encode,
+    "text": _text,
+}

@@ -5,7 +5,7 @@ Legend: B batch, C latent channels, h, w latents, L caption tokens, E caption ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,20 +13,8 @@ from torch import Tensor
 
 from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, TIMESTEP, Work, draw_inputs, prompt
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
-from pixart_sigma.benchmark.inference.work import Compute, Job, Outputs
+from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
-
-
-def build(job: Job, watch: Stopwatch) -> Compute:
-    """Load what the work needs; what is returned does it."""
-    builders: dict[Work, Callable[[Job, Stopwatch], Compute]] = {
-        "forward": _forward,
-        "picture": _picture,
-        "decode": _decode,
-        "encode": _encode,
-        "text": _text,
-    }
-    return builders[job.scenario.work](job, watch)
 
 
 def load_libraries(work: Work) -> None:
@@ -139,3 +127,12 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
         return {"prompt": embeds[:, :PROMPT_TOKENS], "negative": negative[:, :1]}
 
     return compute
+
+
+BUILDERS: Mapping[Work, Builder] = {
+    "forward": _forward,
+    "picture": _picture,
+    "decode": _decode,
+    "encode": _encode,
+    "text": _text,
+}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pixart_sigma.benchmark.inference.scenarios import Scenario
+from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
 
 Outputs = dict[str, Tensor]
 Compute = Callable[[], Outputs]
@@ -28,3 +29,7 @@ class Job:
     dtype: torch.dtype
     device: torch.device
     num_steps: int
+
+
+Builder = Callable[[Job, Stopwatch], Compute]
+"""Loads what the work needs; what is returned does it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,8 +20,7 @@ from pixart_sigma.pipeline.device import DTYPES
 
 
 def _load(arguments: Arguments) -> None:
-    side = ours if arguments["side"] == "ours" else theirs
-    side.load_libraries(_scenario(arguments).work)
+    _side(arguments).load_libraries(_scenario(arguments).work)
 
 
 def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
@@ -36,7 +36,7 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
     watch = Stopwatch(device)
     # As `generate` does; any program could, so the other side has it too.
     keep_freed_memory()
-    compute = (ours if arguments["side"] == "ours" else theirs).build(job, watch)
+    compute = _side(arguments).BUILDERS[job.scenario.work](job, watch)
 
     def run() -> dict[str, float]:
         watch.clear()
@@ -53,6 +53,10 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
     found = {name: tensor.detach().float().cpu().contiguous() for name, tensor in outputs.items()}
     save_file(found, arguments["outputs"])
     return {"warm_up_seconds": warm_up}, run
+
+
+def _side(arguments: Arguments) -> ModuleType:
+    return ours if arguments["side"] == "ours" else theirs
 
 
 def _scenario(arguments: Arguments) -> Scenario:
