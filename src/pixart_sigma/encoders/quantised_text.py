@@ -1,0 +1,108 @@
+"""A T5 encoder in 8 or 4 bits: smaller in memory than any other that stays there, and not lossless.
+
+bitsandbytes and torchao, through transformers, which with bitsandbytes leaves the second linear layer of each
+feed-forward (`wo`, a fifth of the weights) in the dtype that is computed in, as 8-bit T5 needs. The embeddings are
+never quantised.
+Knows nothing of tokenizers, nor of what the loss does to pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from pixart_sigma.encoders.pretrained import load_strictly
+from pixart_sigma.errors import InvalidInput, MissingDependency, WeightsError
+
+Quantisation = Literal["int8", "nf4", "torchao-int8"]
+"""int8: LLM.int8() of bitsandbytes, which rounds what passes through too. nf4: 4 bits of bitsandbytes.
+torchao-int8: 8-bit weights alone. torchao's 4 bits are not offered: on the CPU they do not load, or save nothing."""
+
+QUANTISATIONS: tuple[str, ...] = get_args(Quantisation)
+
+_PACKAGES = {
+    # transformers loads for bitsandbytes with accelerate's help.
+    "int8": ("bitsandbytes", "accelerate"),
+    "nf4": ("bitsandbytes", "accelerate"),
+    "torchao-int8": ("torchao",),
+}
+_NF4_BLOCK = 64  # weights that share a scale
+
+
+def load_quantised(
+    folder: Path,
+    quantisation: Quantisation,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """A folder with config.json and .safetensors → a transformers `T5EncoderModel` on the device, in eval mode.
+
+    dtype: of what is not quantised, and of the output. The weights are quantised as they are read. Raises
+    MissingDependency if a package is missing, InvalidInput for an unknown quantisation or a width that nf4's kernels
+    do not take, WeightsError as `load_strictly` does.
+    """
+    if quantisation not in QUANTISATIONS:
+        raise InvalidInput(f"unknown quantisation {quantisation!r}; one of {', '.join(QUANTISATIONS)}")
+    for package in _PACKAGES[quantisation]:
+        if not _installed(package):
+            raise MissingDependency(
+                f"a text encoder in {quantisation} needs the package {package}; install it (pip install {package}), "
+                "or have the encoder streamed, which needs none and is exact"
+            )
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    if quantisation == "torchao-int8":
+        return load_strictly(T5EncoderModel, folder, dtype=dtype, quantization_config=_torchao()).to(device)
+    if quantisation == "nf4":
+        _check_widths(folder)
+    # bitsandbytes tells the log about absent kernels, and at every product that it rounds to fp16.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    return load_strictly(
+        T5EncoderModel,
+        folder,
+        dtype=dtype,
+        quantization_config=_bitsandbytes(quantisation, dtype),
+        device_map={"": torch.device(device)},
+    )
+
+
+def _bitsandbytes(quantisation: str, dtype: torch.dtype) -> Any:
+    from transformers.utils.quantization_config import BitsAndBytesConfig
+
+    if quantisation == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _torchao() -> Any:
+    from transformers.utils.quantization_config import TorchAoConfig
+
+    # By name: it is no dependency, so type checks find nothing there.
+    return TorchAoConfig(import_module("torchao.quantization").Int8WeightOnlyConfig())
+
+
+def _check_widths(folder: Path) -> None:
+    """On the CPU, bitsandbytes 0.50 takes the wrong scales where a block of weights reaches into the next row."""
+    from transformers.models.t5.configuration_t5 import T5Config
+
+    try:
+        config = T5Config.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder} has no readable config.json; fetch or export it again") from error
+    for name, width in (("d_model", config.d_model), ("num_heads × d_kv", config.num_heads * config.d_kv)):
+        if width % _NF4_BLOCK:
+            raise InvalidInput(
+                f"nf4 needs widths that are multiples of {_NF4_BLOCK}, {name} is {width}; use int8"
+            )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # imported by somebody who gave it no spec, or barred
+        return False

@@ -1,0 +1,239 @@
+"""Latents ↔ pixels through a diffusers autoencoder, exactly and within a limit on memory.
+
+Legend: H, W pixels, h, w latents (H / 8, W / 8), C latent channels. Latents here are unscaled.
+Knows nothing of pictures as files, nor where the limit comes from. On the CPU it leaves the C allocator set to give
+large blocks back; `pixart_sigma.allocator.keep_freed_memory` sets it for speed again.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixart_sigma.encoders.strips.freed_memory import map_large_blocks, return_freed_memory
+from pixart_sigma.encoders.strips.layout import Layer, decoder_layers, encoder_layers, expect_autoencoder
+from pixart_sigma.encoders.strips.operations import operation, pointwise, unfolds
+from pixart_sigma.encoders.strips.plan import MIB, Plan, plan_strips
+from pixart_sigma.encoders.strips.planes import FilePlane, MemoryPlane, Plane
+from pixart_sigma.encoders.strips.statistics import Statistics
+from pixart_sigma.errors import InvalidInput
+
+OnProgress = Callable[[float], object]
+"""Called after each strip with the fraction of the work that is done, to 1."""
+
+
+def plan_decode(
+    model: Any, height: int, width: int, *, limit_bytes: int, may_spill: bool, keeps_pixels: bool = True
+) -> Plan:
+    """Latents (height, width) → how they are decoded within limit_bytes above the weights.
+
+    The model may be on the meta device, and then counts as one on the CPU. keeps_pixels: as `decode_in_strips` does,
+    and `decode_rows` does not. Raises InvalidInput for a limit that cannot be met, WeightsError for an unknown layout.
+    """
+    return _plan(model, decoder_layers(model, height, width), limit_bytes, may_spill, keeps_pixels)
+
+
+def plan_encode(model: Any, height: int, width: int, *, limit_bytes: int, may_spill: bool) -> Plan:
+    """Pixels (height, width) → how they are encoded within limit_bytes above the weights; raises as plan_decode."""
+    return _plan(model, encoder_layers(model, height, width), limit_bytes, may_spill, True)
+
+
+def decode_in_strips(
+    model: Any,
+    latents: Tensor,
+    *,
+    limit_bytes: int,
+    spill: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Tensor:
+    """latents (1, C, h, w), unscaled → pixels (1, 3, H, W) in the model's dtype, as `model.decode` gives them.
+
+    limit_bytes: memory above the weights and the latents, of the device that the model is on. spill: a folder for
+    what does not fit in it; None keeps everything in memory. Raises InvalidInput for latents of another shape, a
+    limit that cannot be met and a folder without room, WeightsError for an autoencoder of another layout.
+    """
+    pixels: Tensor | None = None
+    first = 0
+    layers, plan = _prepare_decode(model, latents, limit_bytes, spill, keeps_pixels=True)
+    for strip in _decode(model, latents, layers, plan, spill, on_progress):
+        if pixels is None:
+            step = layers[-1].step
+            pixels = strip.new_empty(1, step.channels, step.height, step.width)
+        pixels[:, :, first : first + strip.shape[2]] = strip
+        first += strip.shape[2]
+    assert pixels is not None
+    return pixels
+
+
+def decode_rows(
+    model: Any,
+    latents: Tensor,
+    *,
+    limit_bytes: int,
+    spill: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Iterator[Tensor]:
+    """As `decode_in_strips`, but the pixels come in strips (1, 3, rows, W) from top to bottom.
+
+    Their sum, which is the whole picture in floats, need not exist: make 8-bit levels of each.
+    """
+    layers, plan = _prepare_decode(model, latents, limit_bytes, spill, keeps_pixels=False)
+    return _decode(model, latents, layers, plan, spill, on_progress)
+
+
+@torch.no_grad()
+def encode_in_strips(
+    model: Any,
+    pixels: Tensor,
+    *,
+    limit_bytes: int,
+    spill: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Tensor:
+    """pixels (1, 3, H, W) in [-1, 1] → the posterior's mean (1, C, h, w), unscaled, in the model's dtype.
+
+    It is `model.encode(pixels).latent_dist.mode()`. pixels may be of any float dtype and device; otherwise as
+    `decode_in_strips`.
+    """
+    expect_autoencoder(model)
+    _expect_one(pixels, model.config.in_channels, "pixels")
+    layers = encoder_layers(model, *pixels.shape[2:])
+    _expect_size(layers, pixels)
+    plan = _plan(model, layers, limit_bytes, spill is not None, True)
+    _expect_room(plan, spill)
+    source = MemoryPlane(pixels[0].permute(1, 2, 0))
+    hidden = torch.cat(list(_run(layers, plan, source, spill, on_progress)))
+    moments = pointwise(hidden, model.quant_conv)
+    return moments[..., : moments.shape[-1] // 2].permute(2, 0, 1)[None].contiguous()
+
+
+def _plan(
+    model: Any, layers: tuple[Layer, ...], limit_bytes: int, may_spill: bool, keeps_result: bool
+) -> Plan:
+    value_bytes = model.dtype.itemsize
+    result = layers[-1].step.num_values * value_bytes if keeps_result else 0
+    return plan_strips(
+        [layer.step for layer in layers],
+        value_bytes=value_bytes,
+        limit_bytes=limit_bytes,
+        may_spill=may_spill,
+        result_bytes=result,
+        unfolds=unfolds(layers[0].module.weight),
+    )
+
+
+def _prepare_decode(
+    model: Any, latents: Tensor, limit_bytes: int, spill: Path | None, *, keeps_pixels: bool
+) -> tuple[tuple[Layer, ...], Plan]:
+    expect_autoencoder(model)
+    _expect_one(latents, model.config.latent_channels, "latents")
+    layers = decoder_layers(model, *latents.shape[2:])
+    _expect_size(layers, latents)
+    plan = _plan(model, layers, limit_bytes, spill is not None, keeps_pixels)
+    _expect_room(plan, spill)
+    return layers, plan
+
+
+@torch.no_grad()
+def _decode(
+    model: Any,
+    latents: Tensor,
+    layers: tuple[Layer, ...],
+    plan: Plan,
+    spill: Path | None,
+    on_progress: OnProgress | None,
+) -> Iterator[Tensor]:
+    # Before the zero padding of the first convolution, since this one has a bias.
+    values = latents[0].permute(1, 2, 0).to(layers[0].module.weight)
+    source = MemoryPlane(pointwise(values, model.post_quant_conv))
+    for strip in _run(layers, plan, source, spill, on_progress):
+        yield strip.permute(2, 0, 1)[None]
+
+
+def _run(
+    layers: tuple[Layer, ...], plan: Plan, source: Plane, spill: Path | None, on_progress: OnProgress | None
+) -> Iterator[Tensor]:
+    """The strips (rows, W, C) of the last layer, after all others have run."""
+    total = sum(layer.step.multiply_adds for layer in layers)
+    done = 0.0
+    current: Plane = source
+    kept: Plane | None = None
+    target: Plane | None = None
+    statistics: Statistics | None = None
+    map_large_blocks()
+    try:
+        for layer, step_plan, following in zip(layers, plan.steps, (*layers[1:], None), strict=True):
+            step, rows = layer.step, step_plan.rows
+            affine = statistics.affine(layer.norm) if statistics and layer.norm else None
+            statistics = Statistics(step.channels) if following and following.norm else None
+            return_freed_memory()
+            computing = operation(layer, current, kept if step.added_channels else None, affine, rows)
+            if step.makes_plane:
+                target = _plane(layer, spill if step_plan.spills else None)
+            for first in range(0, step.height, rows):
+                last = min(first + rows, step.height)
+                return_freed_memory()
+                strip = computing.compute(first, last)
+                if step.is_last:
+                    yield strip
+                else:
+                    (target or current).write(first, strip)
+                if statistics:
+                    statistics.add(strip)
+                del strip  # or it would stay while the next one is computed
+                done += step.multiply_adds * (last - first) / step.height
+                if on_progress:
+                    on_progress(min(done / total, 1.0))
+            del computing
+            if step.keeps_input:
+                kept = current
+            elif target:
+                current.close()
+            elif kept and step.added_channels:
+                kept.close()
+                kept = None
+            if target:
+                current, target = target, None
+    finally:
+        for plane in (current, kept, target):
+            if plane:
+                plane.close()
+
+
+def _plane(layer: Layer, folder: Path | None) -> Plane:
+    step, weight = layer.step, layer.module.weight
+    if folder is None:
+        return MemoryPlane(weight.new_empty(step.height, step.width, step.channels))
+    return FilePlane(step.height, step.width, step.channels, weight.dtype, folder)
+
+
+def _expect_one(tensor: Tensor, channels: int, name: str) -> None:
+    if tensor.ndim != 4 or tensor.shape[:2] != (1, channels):
+        raise InvalidInput(
+            f"{name} are (1, {channels}, height, width), not {tuple(tensor.shape)}; give one at a time"
+        )
+
+
+def _expect_size(layers: tuple[Layer, ...], tensor: Tensor) -> None:
+    if not all(layer.step.height and layer.step.width for layer in layers):
+        raise InvalidInput(
+            f"{tensor.shape[3]}x{tensor.shape[2]} is too small for the autoencoder; give a larger one"
+        )
+
+
+def _expect_room(plan: Plan, folder: Path | None) -> None:
+    if folder is None or not plan.spilled_bytes:
+        return
+    if not folder.is_dir():
+        raise InvalidInput(
+            f"the folder for temporary files, {folder}, does not exist; make it or name another"
+        )
+    free = shutil.disk_usage(folder).free
+    if free < plan.spilled_bytes:
+        raise InvalidInput(
+            f"{folder} has {free // MIB} MiB left, and the temporary files need {-(-plan.spilled_bytes // MIB)} MiB; "
+            "free some space there, name another folder or raise the memory limit"
+        )
