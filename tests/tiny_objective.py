@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pixart_sigma.model import KVCompression, PixArtTransformer, TransformerConfig
-from pixart_sigma.training.recipe.sections import ParallelRecipe, RunRecipe
+from pixart_sigma.training.recipe.process import ParallelRecipe, RunRecipe
 
 CAPTION_CHANNELS = 6
 Batch = dict[str, Tensor]

@@ -13,7 +13,7 @@ from pixart_sigma.errors import WeightsError
 from pixart_sigma.pipeline.request import Lora
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.adapters import inject, write_adapter
-from pixart_sigma.training.recipe.sections import LoraRecipe
+from pixart_sigma.training.recipe.transformer import LoraRecipe
 from pixart_sigma.weights.lora import AdapterSettings, apply_loras, load_lora, save_adapter
 from pixart_sigma.weights.transformer import load_transformer, save_transformer
 from tiny_diffusers import (

@@ -20,7 +20,7 @@ from pixart_sigma.training.adapters import (
     plain_state_dict,
     write_adapter,
 )
-from pixart_sigma.training.recipe.sections import LoraRecipe
+from pixart_sigma.training.recipe.transformer import LoraRecipe
 from pixart_sigma.weights.folder import ADAPTER_FILE
 from pixart_sigma.weights.lora import apply_lora, load_lora
 
@@ -350,7 +350,7 @@ def test_importing_and_injecting_says_nothing() -> None:
     program = (
         "from pixart_sigma.model import PixArtTransformer, TransformerConfig\n"
         "from pixart_sigma.training.adapters import inject\n"
-        "from pixart_sigma.training.recipe.sections import LoraRecipe\n"
+        "from pixart_sigma.training.recipe.transformer import LoraRecipe\n"
         "import sys\n"
         "assert not {'peft', 'bitsandbytes'} & sys.modules.keys()\n"
         f"model = PixArtTransformer({CONFIG!r})\n"

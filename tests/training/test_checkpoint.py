@@ -22,7 +22,7 @@ from pixart_sigma.errors import PixArtSigmaError, WeightsError
 from pixart_sigma.training.checkpoint import Checkpoints, TrainingState, finished_checkpoints
 from pixart_sigma.training.optimizers import MovingAverage, build_optimizers
 from pixart_sigma.training.parallel import Parallel, Processes, parallelise
-from pixart_sigma.training.recipe.sections import OptimizerRecipe
+from pixart_sigma.training.recipe.process import OptimizerRecipe
 from ranks import run_ranks
 from tiny_objective import Objective, batch_of, recipes
 

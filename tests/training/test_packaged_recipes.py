@@ -8,7 +8,7 @@ from pixart_sigma.training.recipe import (
     load_recipe,
     packaged_recipes,
 )
-from pixart_sigma.training.recipe.sections import microbatch
+from pixart_sigma.training.recipe.process import microbatch
 
 # Name → warm-up, batch, processes it is meant for, resolution, compressed. Sources: the recipes' comments.
 STAGES = {

@@ -117,6 +117,6 @@ def test_the_operators_are_the_models() -> None:
     from typing import get_args
 
     from pixart_sigma.model.config import CompressionOperator
-    from pixart_sigma.training.recipe import sections
+    from pixart_sigma.training.recipe import start
 
-    assert get_args(sections.CompressionOperator) == get_args(CompressionOperator)
+    assert get_args(start.CompressionOperator) == get_args(CompressionOperator)

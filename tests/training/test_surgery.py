@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from comparison import relative_error
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model import KVCompression, PixArtTransformer, TransformerConfig
-from pixart_sigma.training.recipe.sections import StartRecipe
+from pixart_sigma.training.recipe.start import StartRecipe
 from pixart_sigma.training.surgery import (
     Change,
     compressed_blocks,

@@ -135,7 +135,7 @@ def _launch(
     """The same command in nproc processes, once its recipe has been checked here."""
     from pixart_sigma.training.launch import launch
     from pixart_sigma.training.recipe import load_recipe
-    from pixart_sigma.training.recipe.sections import microbatch
+    from pixart_sigma.training.recipe.process import microbatch
 
     run = load_recipe(recipe, overrides).run
     try:

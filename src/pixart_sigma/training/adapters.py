@@ -20,7 +20,7 @@ from pixart_sigma.errors import RecipeError, WeightsError
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.frozen_linear import FrozenLinear, freeze_linears, quiet_bitsandbytes
-from pixart_sigma.training.recipe.sections import LoraRecipe
+from pixart_sigma.training.recipe.transformer import LoraRecipe
 from pixart_sigma.weights.lora import Adapter, AdapterSettings, apply_lora, save_adapter, updates_from
 from pixart_sigma.weights.transformer import build
 

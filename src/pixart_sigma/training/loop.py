@@ -24,7 +24,7 @@ from pixart_sigma.training.parallel import Processes, parallelise
 from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.prefetch import prefetched
 from pixart_sigma.training.recipe import Recipe, dump_recipe
-from pixart_sigma.training.recipe.sections import microbatch
+from pixart_sigma.training.recipe.process import microbatch
 from pixart_sigma.training.signals import StopSignal, exit_status
 from pixart_sigma.training.watching.record import RunRecord
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pixart_sigma.training.recipe.sections import RunRecipe
+from pixart_sigma.training.recipe.process import RunRecipe
 
 
 def autocast(run: RunRecipe, device: torch.device) -> torch.autocast:

@@ -26,7 +26,7 @@ from pixart_sigma.training.recipe import (
     load_recipe,
     recipe_changes,
 )
-from pixart_sigma.training.recipe.sections import check_groups, microbatch
+from pixart_sigma.training.recipe.process import check_groups, microbatch
 from pixart_sigma.weights.atomic import written_whole
 
 if TYPE_CHECKING:

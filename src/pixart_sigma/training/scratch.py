@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixart_sigma.model import TransformerConfig
-from pixart_sigma.training.recipe.sections import ScratchRecipe
+from pixart_sigma.training.recipe.start import ScratchRecipe
 from pixart_sigma.training.surgery import compression_of
 
 

@@ -13,7 +13,7 @@ from comparison import relative_error
 from pixart_sigma.errors import MissingDependency, RecipeError
 from pixart_sigma.model import PixArtTransformer, TransformerConfig
 from pixart_sigma.training.optimizers import CAME, build_optimizers
-from pixart_sigma.training.recipe.sections import OptimizerRecipe
+from pixart_sigma.training.recipe.process import OptimizerRecipe
 from ranks import run_ranks
 
 TINY = TransformerConfig(

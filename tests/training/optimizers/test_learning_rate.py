@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pixart_sigma.training.optimizers import rate_factor, set_rate
-from pixart_sigma.training.recipe.sections import RateRecipe
+from pixart_sigma.training.recipe.process import RateRecipe
 
 
 def test_the_rate_warms_up_to_its_peak_with_the_last_step() -> None:

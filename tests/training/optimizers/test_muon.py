@@ -3,7 +3,7 @@ from torch import nn
 
 from pixart_sigma.training.optimizers.build import build_optimizers
 from pixart_sigma.training.optimizers.muon import Muon
-from pixart_sigma.training.recipe.sections import OptimizerRecipe
+from pixart_sigma.training.recipe.process import OptimizerRecipe
 
 
 def test_filters_are_updated_as_the_matrices_that_they_are() -> None:

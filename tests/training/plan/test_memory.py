@@ -14,7 +14,7 @@ from pixart_sigma.training.parallel.activations import recompute_activations
 from pixart_sigma.training.plan.activations import MicroBatch
 from pixart_sigma.training.plan.cost import LoraShape, T5Shape, parameter_shapes
 from pixart_sigma.training.plan.memory import Sharding, frozen_bytes, optimizer_bytes, rank_memory
-from pixart_sigma.training.recipe.sections import OptimizerRecipe
+from pixart_sigma.training.recipe.process import OptimizerRecipe
 
 XL = TransformerConfig()
 SMALL = TransformerConfig(

@@ -9,7 +9,7 @@ import torch
 from comparison import relative_error
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.encoders.autoencoder import Autoencoder
-from pixart_sigma.training.recipe.sections import AutoencoderModelRecipe
+from pixart_sigma.training.recipe.small_models import AutoencoderModelRecipe
 from pixart_sigma.training.run import train
 from pixart_sigma.training.tasks.autoencoder import build_autoencoder, psnr, whiten
 from tiny_run import stored

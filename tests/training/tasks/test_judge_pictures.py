@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from pixart_sigma.data.drawn import ImagePool, SceneRecord
-from pixart_sigma.training.recipe.sections import RunRecipe
+from pixart_sigma.training.recipe.process import RunRecipe
 from pixart_sigma.training.tasks.judge_pictures import NUM_DRAWS, JudgePictures, roughen
 
 RUN = RunRecipe(steps=1, batch_size=4)

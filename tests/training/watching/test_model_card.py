@@ -6,15 +6,10 @@ from huggingface_hub import ModelCard
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.training.recipe import TransformerRecipe
-from pixart_sigma.training.recipe.sections import (
-    CaptionRecipe,
-    DataRecipe,
-    ObjectiveRecipe,
-    RateRecipe,
-    RunRecipe,
-    SourceRecipe,
-    StartRecipe,
-)
+from pixart_sigma.training.recipe.data import CaptionRecipe, DataRecipe, SourceRecipe
+from pixart_sigma.training.recipe.process import RateRecipe, RunRecipe
+from pixart_sigma.training.recipe.start import StartRecipe
+from pixart_sigma.training.recipe.transformer import ObjectiveRecipe
 from pixart_sigma.training.watching.model_card import ModelFacts, training_rows, write_model_card
 
 HOME = "/" + "home/ann"

@@ -47,7 +47,8 @@ def our_step(scenario: Scenario, features: Features, device: torch.device, switc
     """A step as the trainer makes it."""
     from pixart_sigma.training.optimizers import build_optimizers
     from pixart_sigma.training.parallel.activations import compile_blocks
-    from pixart_sigma.training.recipe.sections import ObjectiveRecipe, OptimizerRecipe
+    from pixart_sigma.training.recipe.process import OptimizerRecipe
+    from pixart_sigma.training.recipe.transformer import ObjectiveRecipe
     from pixart_sigma.training.tasks.transformer.objective import (
         CaptionTokens,
         TransformerBatch,

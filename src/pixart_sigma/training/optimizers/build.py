@@ -12,7 +12,7 @@ from pixart_sigma.errors import MissingDependency, RecipeError
 from pixart_sigma.training.frozen_linear import quiet_bitsandbytes
 from pixart_sigma.training.optimizers.came import CAME
 from pixart_sigma.training.optimizers.muon import Muon
-from pixart_sigma.training.recipe.sections import OptimizerRecipe
+from pixart_sigma.training.recipe.process import OptimizerRecipe
 
 # What a recipe's None stands for. CAME's are the paper's; AdamW's second decay is one for short runs.
 _CAME_BETAS = (0.9, 0.999, 0.9999)

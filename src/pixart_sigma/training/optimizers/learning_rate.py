@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from pixart_sigma.training.recipe.sections import RateRecipe
+from pixart_sigma.training.recipe.process import RateRecipe
 
 
 def rate_factor(step: int, rate: RateRecipe, steps: int, batch_size: int) -> float:

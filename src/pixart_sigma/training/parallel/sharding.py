@@ -28,7 +28,7 @@ from pixart_sigma.errors import RecipeError
 from pixart_sigma.model.kv_compression import KVCompressor
 from pixart_sigma.training.parallel.activations import compile_blocks, recompute_activations
 from pixart_sigma.training.parallel.processes import Processes
-from pixart_sigma.training.recipe.sections import ParallelRecipe, RunRecipe
+from pixart_sigma.training.recipe.process import ParallelRecipe, RunRecipe
 
 # What a transformer block computes with its weights outside of `forward`.
 _BLOCK_METHODS = ("modulation", "caption_keys_and_values")

@@ -1,5 +1,6 @@
 """Typed recipes: a TOML file says everything about a training run; the resolved one can be run again."""
 
+from pixart_sigma.training.recipe.kinds import Recipe
 from pixart_sigma.training.recipe.load import (
     dump_recipe,
     load_recipe,
@@ -9,14 +10,13 @@ from pixart_sigma.training.recipe.load import (
     recipe_changes,
     recipe_schema,
 )
-from pixart_sigma.training.recipe.sections import (
+from pixart_sigma.training.recipe.small_models import (
     AutoencoderRecipe,
     CheckerRecipe,
     ImageTextRecipe,
-    Recipe,
     TextEncoderRecipe,
-    TransformerRecipe,
 )
+from pixart_sigma.training.recipe.transformer import TransformerRecipe
 
 __all__ = [
     "AutoencoderRecipe",

@@ -8,21 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixart_sigma.resolution import TOKEN_SIDE, aspect_buckets
-from pixart_sigma.training.recipe.sections import (
+from pixart_sigma.training.recipe.data import DataRecipe, SourceRecipe
+from pixart_sigma.training.recipe.kinds import Recipe
+from pixart_sigma.training.recipe.process import OptimizerRecipe, RunRecipe
+from pixart_sigma.training.recipe.small_models import (
     AutoencoderRecipe,
     CheckerRecipe,
-    DataRecipe,
     ImageTextRecipe,
-    KVCompressionRecipe,
-    OptimizerRecipe,
-    Recipe,
-    RunRecipe,
-    ScratchRecipe,
-    SourceRecipe,
-    StartRecipe,
     TextEncoderRecipe,
-    TransformerRecipe,
 )
+from pixart_sigma.training.recipe.start import KVCompressionRecipe, ScratchRecipe, StartRecipe
+from pixart_sigma.training.recipe.transformer import TransformerRecipe
 from pixart_sigma.weights.catalogue import releases
 from pixart_sigma.weights.folder import POCKET
 

@@ -14,7 +14,7 @@ import tomli_w
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pixart_sigma.errors import RecipeError
-from pixart_sigma.training.recipe.sections import Recipe
+from pixart_sigma.training.recipe.kinds import Recipe
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 _KINDS = ("autoencoder", "text-encoder", "checker", "image-text", "transformer")

@@ -25,7 +25,7 @@ from pixart_sigma.data.images import to_pixels
 from pixart_sigma.pipeline.images import to_uint8
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.parallel import Processes
-from pixart_sigma.training.recipe.sections import (
+from pixart_sigma.training.recipe.small_models import (
     AutoencoderLossRecipe,
     AutoencoderModelRecipe,
     AutoencoderRecipe,

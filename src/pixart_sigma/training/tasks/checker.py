@@ -22,7 +22,7 @@ from pixart_sigma.evaluation.judges.checker import (
 )
 from pixart_sigma.evaluation.judges.labels import UNASKED, truth_labels
 from pixart_sigma.training.parallel import Processes
-from pixart_sigma.training.recipe.sections import CheckerRecipe
+from pixart_sigma.training.recipe.small_models import CheckerRecipe
 from pixart_sigma.training.tasks.judge_pictures import open_pictures
 from pixart_sigma.training.tasks.parts import part_weights
 from pixart_sigma.training.tasks.small import SmallTask

@@ -22,7 +22,7 @@ from pixart_sigma.evaluation.judges.image_text import (
 )
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.parallel import Processes
-from pixart_sigma.training.recipe.sections import ImageTextRecipe
+from pixart_sigma.training.recipe.small_models import ImageTextRecipe
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.judge_pictures import JudgePictures, open_pictures
 from pixart_sigma.training.tasks.parts import part_weights

@@ -13,7 +13,7 @@ from pixart_sigma.pipeline.parts import Parts as PipelineParts
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.pipeline_folder import build_scheduler
-from pixart_sigma.training.recipe.sections import ClassImagesRecipe
+from pixart_sigma.training.recipe.data import ClassImagesRecipe
 from pixart_sigma.training.tasks.transformer.models import Parts
 from pixart_sigma.weights.atomic import written_whole
 

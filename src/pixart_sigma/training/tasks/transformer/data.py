@@ -20,7 +20,7 @@ from pixart_sigma.data.table import Share, Table
 from pixart_sigma.resolution import nearest_bucket
 from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import TransformerRecipe
-from pixart_sigma.training.recipe.sections import ClassImagesRecipe, SourceRecipe
+from pixart_sigma.training.recipe.data import ClassImagesRecipe, SourceRecipe
 from pixart_sigma.training.tasks.transformer.class_images import class_images_folder, make_class_images
 from pixart_sigma.training.tasks.transformer.models import Parts
 from pixart_sigma.training.watching.progress import report_stage

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pixart_sigma.diffusion.token_discard import draw_kept_tokens
 from pixart_sigma.training.draws import sample_generators
-from pixart_sigma.training.recipe.sections import CaptionRecipe, ObjectiveRecipe
+from pixart_sigma.training.recipe.data import CaptionRecipe
+from pixart_sigma.training.recipe.transformer import ObjectiveRecipe
 
 _SMALLEST_SHARE = 1e-6  # keeps the normal's quantile finite
 

@@ -16,7 +16,8 @@ from pixart_sigma.errors import RecipeError, WeightsError
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.recipe import TransformerRecipe
-from pixart_sigma.training.recipe.sections import ScratchRecipe, StartRecipe, check_buckets
+from pixart_sigma.training.recipe.data import check_buckets
+from pixart_sigma.training.recipe.start import ScratchRecipe, StartRecipe
 from pixart_sigma.training.scratch import scratch_config
 from pixart_sigma.training.surgery import Change, operate
 from pixart_sigma.weights.folder import (

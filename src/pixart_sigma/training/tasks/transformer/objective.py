@@ -18,7 +18,7 @@ from pixart_sigma.diffusion.sampling import denoise
 from pixart_sigma.diffusion.schedule import NoiseSchedule
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.training.pipeline_folder import build_scheduler
-from pixart_sigma.training.recipe.sections import ObjectiveRecipe
+from pixart_sigma.training.recipe.transformer import ObjectiveRecipe
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,11 @@
+"""All kinds of recipes, as one type."""
+
+from pixart_sigma.training.recipe.small_models import (
+    AutoencoderRecipe,
+    CheckerRecipe,
+    ImageTextRecipe,
+    TextEncoderRecipe,
+)
+from pixart_sigma.training.recipe.transformer import TransformerRecipe
+
+Recipe = AutoencoderRecipe | TextEncoderRecipe | CheckerRecipe | ImageTextRecipe | TransformerRecipe
