@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pixart_sigma.diffusion.sampling import Step
     from pixart_sigma.pipeline.captions import EncodedPrompts
+    from pixart_sigma.pipeline.memory.run import generate_within
     from pixart_sigma.pipeline.request import Lora, Request
     from pixart_sigma.pipeline.text_to_image import TextToImage
 
-__all__ = ["EncodedPrompts", "Lora", "Request", "Step", "TextToImage", "__version__"]
+__all__ = ["EncodedPrompts", "Lora", "Request", "Step", "TextToImage", "__version__", "generate_within"]
 
 _MODULES = {
     "EncodedPrompts": "pixart_sigma.pipeline.captions",
@@ -21,6 +22,7 @@ _MODULES = {
     "Request": "pixart_sigma.pipeline.request",
     "Step": "pixart_sigma.diffusion.sampling",
     "TextToImage": "pixart_sigma.pipeline.text_to_image",
+    "generate_within": "pixart_sigma.pipeline.memory.run",
 }
 
 

@@ -25,6 +25,10 @@ class MissingDependency(PixArtSigmaError, ImportError):
     """A dependency is not installed."""
 
 
+class OutOfMemory(PixArtSigmaError, MemoryError):
+    """Memory ran out in the middle of the work."""
+
+
 class Stopped(PixArtSigmaError):
     """A signal ended a training run, after a complete checkpoint."""
 

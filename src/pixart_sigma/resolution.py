@@ -16,6 +16,19 @@ PATCH_SIZE = 2  # latents per token, along a side: every released PixArt is an X
 TOKEN_SIDE = LATENT_SCALE * PATCH_SIZE
 MAX_SIDE = 8192  # the longest side of any training bucket, that of the 4096 base at 1:4
 MAX_ASPECT = 4  # the narrowest training bucket is 1:4, the widest 4:1
+BASES = {
+    "256": 256,
+    "512": 512,
+    "1k": 1024,
+    "1024": 1024,
+    "2k": 2048,
+    "2048": 2048,
+    "uhd": 2880,
+    "2880": 2880,
+    "4k": 4096,
+    "4096": 4096,
+}
+"""What users call the bases that have training buckets → the side in pixels of their square."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -67,6 +80,14 @@ def parse_aspect(text: str) -> float:
             "choose one between them, or give the pixels with --size"
         )
     return aspect
+
+
+def parse_base(text: str) -> int:
+    """A base by name or in pixels, such as "4k" or "2880", → the side of its square. Raises InvalidInput."""
+    base = BASES.get(text.strip().lower())
+    if base is None:
+        raise InvalidInput(f"unknown base {text!r}; one of {', '.join(BASES)}")
+    return base
 
 
 @cache

@@ -122,6 +122,7 @@ def test_commands_are_these() -> None:
         "convert",
         "train",
         "evaluate",
+        "compare_precision",
         "reproduce",
     ]
     assert [group.name for group in app.registered_groups] == ["recipes", "benchmark"]

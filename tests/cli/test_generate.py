@@ -7,6 +7,7 @@ from PIL import Image
 
 import pixart_sigma
 from pixart_sigma.cli.app import run
+from pixart_sigma.pipeline.request import Request
 from tiny_lora import write_lora_file
 
 PROMPT = "a small cactus with a happy face in the desert"
@@ -48,7 +49,7 @@ def test_a_picture_is_made_and_says_how(
             "size": "64x48",
             "model": "tiny",
             "version": pixart_sigma.__version__,
-            "kv_compression": "1x2",
+            "kv_compression": "1x2 average, blocks deep",
         }
     assert [path.name for path in tmp_path.iterdir()] == ["cactus.png"]
 
@@ -104,6 +105,34 @@ def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
         ),
         (["a", "-o", "x.png", "--size", "250x256"], "width 250 is not a multiple of 16; nearest: 240 or 256"),
         (["a", "-o", "x.png", "--size", "64x64", "--aspect", "1:1"], "--size 64x64 and --aspect 1:1 exclude"),
+        (
+            ["a", "-o", "x.png", "--size", "64x64", "--base", "4k"],
+            "--size 64x64 and --base 4k exclude each other",
+        ),
+        (["a", "-o", "x.png", "--base", "8k"], "unknown base '8k'; one of 256, 512, 1k"),
+        (["a"], "Missing option '--output' / '-o'; name a PNG file"),
+        (
+            ["a", "-o", "x.png", "--memory-limit", "6"],
+            "memory limit '6' is neither auto nor a size such as 6GB",
+        ),
+        (["a", "-o", "x.png", "--memory-limit", "1MB"], "memory limit 1 MiB is too little, the least is "),
+        (
+            ["a", "-o", "x.png", "--text-encoder", "int2"],
+            "unknown hold of the text encoder 'int2'; one of resid",
+        ),
+        (["a", "-o", "x.png", "--vae-tiling", "slow"], "unknown tiling 'slow'; one of exact, fast"),
+        (
+            ["a", "-o", "x.png", "--kv-compression-blocks", "all"],
+            "--kv-compression-blocks all needs a window; give --kv-compression 2x2 too",
+        ),
+        (
+            ["a", "-o", "x.png", "--kv-compression", "2x2", "--kv-compression-blocks", "4"],
+            "kv_compression names blocks [4]; the model has 0 to 3",
+        ),
+        (
+            ["a", "-o", "x.png", "--kv-compression", "2x2", "--kv-compression-operator", "conv"],
+            "operator 'conv' needs weights that this model was not trained with; use average",
+        ),
         (["a", "-o", "x.png", "--aspect", "9:1"], "aspect 9:1 is beyond 4:1 or 1:4"),
         (["a", "-o", "x.png", "--steps", "0"], "steps 0 is outside 1 to 999; 20 is a good choice"),
         (
@@ -228,6 +257,65 @@ def test_the_profile_changes_the_picture_and_is_written_in_it(
             pixels[profile] = image.tobytes()
     assert pixels["diffusers"] != pixels["official"]
     assert capsys.readouterr().err == ""
+
+
+def test_the_plan_alone_is_printed_and_nothing_made(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", str(tiny_folder), "--aspect", "16:9", "--base", "512", "--device", "cpu"]
+    assert run(["generate", PROMPT, "--plan", "--memory-limit", "4GiB", *options]) == 0
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    lines = printed.splitlines()
+    assert lines[0] == "memory plan (cpu, float32): everything resident"
+    assert lines[1].split() == ["stage", "in", "memory", "how", "peak", "mapped"]
+    assert [line.split()[0] for line in lines[2:5]] == ["text", "denoise", "decode"]
+    assert lines[5].startswith("predicted peak ")
+    assert "of 4.00 GiB" in lines[5]
+    assert not list(tmp_path.iterdir())
+
+
+def test_within_a_limit_the_plan_is_printed_and_the_picture_the_same(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["generate", PROMPT, "--model", str(tiny_folder), "--size", "64x48", "--steps", "2"]
+    assert run([*common, "-o", str(tmp_path / "free.png")]) == 0
+    assert "memory plan" not in capsys.readouterr().out
+    assert run([*common, "-o", str(tmp_path / "tight.png"), "--memory-limit", "8GiB"]) == 0
+    assert capsys.readouterr().out.startswith("memory plan (cpu, float32)")
+    with Image.open(tmp_path / "free.png") as free, Image.open(tmp_path / "tight.png") as tight:
+        assert free.tobytes() == tight.tobytes()
+        assert free.text == tight.text
+
+
+def test_what_is_not_exact_is_written_in_the_picture(tiny_folder: Path, tmp_path: Path) -> None:
+    common = ["generate", PROMPT, "--model", str(tiny_folder), "--size", "64x48", "--steps", "1"]
+    found = {}
+    for name, options in {
+        "exact": ["--text-encoder", "streamed", "--vae-tiling", "exact"],
+        "fast": ["--vae-tiling", "fast", "--prompt-cache", str(tmp_path / "cache")],
+    }.items():
+        assert run([*common, "-o", str(tmp_path / f"{name}.png"), *options]) == 0
+        with Image.open(tmp_path / f"{name}.png") as image:
+            found[name] = {key: image.text.get(key) for key in ("text_encoder", "vae_tiling")}
+    assert found["exact"] == {"text_encoder": None, "vae_tiling": None}
+    assert found["fast"] == {"text_encoder": None, "vae_tiling": "fast"}
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_base_alone_is_its_square(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def note(_: object, request: Request, *__: object, **___: object) -> None:
+        sizes.append((request.height, request.width))
+
+    monkeypatch.setattr("pixart_sigma.cli.generate._generate_with_progress", note)
+    for options in (["--base", "4k"], ["--base", "uhd", "--aspect", "16:9"], ["--size", "3840x2160"]):
+        assert run(["generate", "a", "--plan", "--model", str(tiny_folder), *options]) == 0
+    assert sizes == [(4096, 4096), (2112, 3840), (2160, 3840)]
 
 
 def test_a_distilled_model_is_sampled_in_its_own_way(

@@ -27,7 +27,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         received.extend(arguments)
         return 7
 
-    monkeypatch.setattr("pixart_sigma.training.launch.launch", launch)
+    monkeypatch.setattr("pixart_sigma.pipeline.placement.launch.launch", launch)
     return received
 
 
@@ -167,7 +167,7 @@ def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
 def test_launched_processes_refuse_a_recipe_with_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pixart_sigma.training.launch import launch
+    from pixart_sigma.pipeline.placement.launch import launch
 
     # As if the processes found what their parent cannot know.
     assert launch(2, ["train", "nowhere.toml", "-o", str(tmp_path / "out")]) == 2

@@ -112,6 +112,40 @@ def test_guidance_is_on_every_channel():
     assert model.batch_sizes == [4] * 5
 
 
+def test_branches_one_after_the_other_are_the_same_picture():
+    model = tiny_transformer()
+    generator = torch.Generator().manual_seed(5)
+    noise, *captions = (
+        torch.randn(shape, generator=generator) for shape in ((2, 4, 8, 8), (2, 5, 12), (2, 20, 12))
+    )
+    results = [
+        denoise(
+            model,
+            noise,
+            *(model.prepare_captions(each, torch.ones(each.shape[:2])) for each in captions),
+            released_scheduler(),
+            4,
+            4.5,
+            branches_together=together,
+        )
+        for together in (True, False)
+    ]
+    assert relative_error(*results) <= 1e-5
+
+    closed = ClosedFormModel(lambda latents, timestep, caption: latents * 0.1)
+    denoise(
+        closed,
+        noise,
+        number_captions(2),
+        number_captions(1),
+        released_scheduler(),
+        3,
+        4.5,
+        branches_together=False,
+    )
+    assert closed.batch_sizes == [2] * 6  # half the batch, twice as often
+
+
 @pytest.mark.parametrize("guidance_scale", [1.0, 0.0])
 def test_no_guidance_runs_one_branch(guidance_scale):
     def constant(latents, timestep, caption):

@@ -8,8 +8,9 @@ import torch
 
 from comparison import relative_error
 from pixart_sigma.encoders.pretrained import load_strictly
-from pixart_sigma.encoders.quantised_text import Quantisation, load_quantised
+from pixart_sigma.encoders.quantised_text import load_quantised
 from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.encoders.text_holds import Quantisation
 from pixart_sigma.errors import InvalidInput, MissingDependency, WeightsError
 from tiny_pipeline import write_tokenizer
 from tiny_t5 import t5_config, t5_weights, write_t5
@@ -75,18 +76,27 @@ def test_the_weights_are_the_files_rounded_and_the_output_is_theirs(
 
 @pytest.mark.parametrize("quantisation", ["int8", "nf4"])
 def test_a_text_encoder_holds_it(quantisation: Quantisation, folder: Path, tmp_path: Path) -> None:
-    from transformers.models.auto.tokenization_auto import AutoTokenizer
-
     write_tokenizer(tmp_path / "tokenizer")
-    model = load_quantised(folder, quantisation)
-    encoder = TextEncoder(AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), model).to("cpu")
+    (tmp_path / "text_encoder").symlink_to(folder)
+    encoder = TextEncoder.from_pretrained(tmp_path, torch.bfloat16, held=quantisation).to("cpu")
+    model, weight_bytes = encoder.model, encoder.weight_bytes
     with torch.no_grad():
         embeddings, mask = encoder.encode(["a red house", "a lake"])
     assert embeddings.shape == (2, 4, 64)
     assert mask.sum(1).tolist() == [4, 3]
     assert embeddings.dtype == torch.bfloat16
     assert not model.training
-    assert model.get_memory_footprint() < 0.75 * 2 * sum(p.numel() for p in resident(folder).parameters())
+    weights = dict(resident(folder).named_parameters())
+    assert model.get_memory_footprint() < 0.75 * 2 * sum(weight.numel() for weight in weights.values())
+    expected = 0
+    for name, weight in weights.items():
+        if name.split(".")[-2] not in {"q", "k", "v", "o", "wi_0", "wi_1"}:
+            expected += 2 * weight.numel()
+        elif quantisation == "int8":
+            expected += weight.numel()
+        else:
+            expected += weight.numel() // 2 + 4 * weight.numel() // 64  # a scale a block
+    assert weight_bytes == expected
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 
 from comparison import relative_error
 from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
 
 PROMPTS = ["a red house", "a small cactus with a happy face in the desert", "", "a red house"]
@@ -46,6 +47,43 @@ def test_a_prompt_does_not_depend_on_its_batch(encoder: TextEncoder) -> None:
     alone, _ = encoder.encode(PROMPTS[:1])
     together, mask = encoder.encode(PROMPTS)
     assert relative_error(together[0][mask[0]], alone[0]) <= 1e-5
+
+
+GROUPS = [PROMPTS, ["blurry and red"], [""], ["a red house", "a blue lake"]]
+
+
+@pytest.mark.parametrize("held", ["resident", "streamed"])
+def test_groups_are_encoded_as_each_by_itself(
+    held: TextHold, encoder: TextEncoder, tiny_folder: Path
+) -> None:
+    loaded = TextEncoder.from_pretrained(tiny_folder, held=held)
+    with torch.no_grad():
+        expected = [encoder.encode(group) for group in GROUPS]
+        found = loaded.encode_groups(GROUPS)
+    assert len(found) == len(GROUPS)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(map(torch.equal, ours, theirs))
+
+
+def test_a_streamed_encoder_reads_its_files_once(
+    tiny_folder: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = TextEncoder.from_pretrained(tiny_folder, torch.bfloat16, held="streamed")
+    read: list[int] = []
+    fetch = loaded.model._fetched
+    monkeypatch.setattr(loaded.model, "_fetched", lambda number: (read.append(number), fetch(number))[1])
+    ((embeddings, _), *_) = loaded.encode_groups(GROUPS)
+    assert read == [0, 1]
+    assert embeddings.dtype == torch.bfloat16
+    assert loaded.width == encoder.width == 16
+    whole = sum(weight.nbytes for weight in encoder.model.parameters())
+    assert encoder.weight_bytes == whole
+    assert 0 < loaded.weight_bytes < whole / 2 / 2
+
+
+def test_an_unknown_hold_is_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="unknown hold of the text encoder 'int3'"):
+        TextEncoder.from_pretrained(tmp_path, held="int3")  # type: ignore[arg-type]
 
 
 def test_gradients_flow(encoder: TextEncoder) -> None:

@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from comparison import relative_error
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.pipeline.captions import encode_prompts
 from pixart_sigma.pipeline.profiles import find_profile
@@ -31,7 +32,7 @@ def barred() -> TextEncoder:
 
 
 def cache(folder: Path, load: Callable[[], TextEncoder], **changes: object) -> CachedTextEncoder:
-    options = {"digest": "0a" * 16, "precision": "float32", "caption_length": LENGTH}
+    options = {"digest": "0a" * 16, "precision": "float32", "caption_length": LENGTH, "width": 16}
     return CachedTextEncoder(folder, load=load, **(options | changes))  # type: ignore[arg-type]
 
 
@@ -59,11 +60,11 @@ def test_only_what_is_missing_is_encoded_and_one_load_serves(
     text_encoder: TextEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache(folder, lambda: text_encoder).encode(PROMPTS[:1])
-    asked: list[list[str]] = []
+    asked: list[list[list[str]]] = []
     loads: list[int] = []
-    encode = text_encoder.encode
+    encode = TextEncoder.encode_groups
     monkeypatch.setattr(
-        text_encoder, "encode", lambda prompts: (asked.append(list(prompts)), encode(prompts))[1]
+        TextEncoder, "encode_groups", lambda self, groups: (asked.append(groups), encode(self, groups))[1]
     )
 
     def load() -> TextEncoder:
@@ -73,13 +74,53 @@ def test_only_what_is_missing_is_encoded_and_one_load_serves(
     encoder = cache(folder, load)
     encoder.encode(PROMPTS)
     encoder.encode(["a lake"])
-    assert asked == [PROMPTS[1:3], ["a lake"]]
+    assert asked == [[PROMPTS[1:3]], [["a lake"]]]
     assert len(loads) == 1
     encoder.release()
     encoder.encode(["a lake"])
     assert len(loads) == 1
     encoder.encode(["a lake by a house"])
     assert len(loads) == 2
+
+
+def test_groups_are_encoded_in_one_go_and_kept_as_each_by_itself(
+    text_encoder: TextEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [PROMPTS, ["a lake", "a red house"], [""]]
+    expected = [text_encoder.encode(group) for group in groups]
+    asked: list[list[list[str]]] = []
+    encode = TextEncoder.encode_groups
+    monkeypatch.setattr(
+        TextEncoder, "encode_groups", lambda self, some: (asked.append(some), encode(self, some))[1]
+    )
+    for load in (lambda: text_encoder, barred):
+        found = cache(folder, load).encode_groups(groups)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours[1], theirs[1])
+            assert relative_error(ours[0], theirs[0]) <= 1e-5
+    assert asked == [[PROMPTS[:3], ["a lake"]]]
+
+
+def test_another_caption_length_shares_the_text_encoder_but_no_files(
+    text_encoder: TextEncoder, folder: Path
+) -> None:
+    loads: list[int] = []
+
+    def load() -> TextEncoder:
+        loads.append(1)
+        return text_encoder
+
+    encoder = cache(folder, load)
+    encoder.encode(["a lake"])
+    short = encoder.with_caption_length(3)
+    with pytest.warns(UserWarning, match="a prompt of 4 tokens is cut to 3"):
+        embeddings, _ = short.encode(["a red house", "a lake"])
+    assert embeddings.shape == (2, 3, 16)
+    assert loads == [1]
+    assert len(files(folder)) == 3
+    assert short.width == encoder.width == 16
+    assert short.weight_bytes == text_encoder.weight_bytes
+    assert cache(folder, barred).weight_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.request import Lora, Request, parse_lora, parse_window
+from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
+from pixart_sigma.pipeline.request import Lora, Request, parse_lora
 
 
 def test_the_defaults_are_the_released_settings() -> None:
@@ -61,17 +62,11 @@ def test_bad_input_is_refused(options: dict[str, Any], message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "window"), [("2x2", (2, 2)), ("1x2", (1, 2)), ("2X1", (2, 1)), ("4x4", (4, 4))]
-)
-def test_windows_are_written_height_first(text: str, window: tuple[int, int]) -> None:
-    assert parse_window(text) == window
-
-
-@pytest.mark.parametrize("text", ["", "2", "2*2", "-2x2", "1x1", "9x9", "0x2"])
-def test_what_is_no_window_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="compression window"):
-        parse_window(text)
+def test_a_window_alone_is_averaged_in_the_deeper_half() -> None:
+    request = Request(("a red house",), kv_compression=(2, 1))
+    assert request.compression == KVCompressionRequest((2, 1), "average", "deep")
+    assert request == Request(("a red house",), kv_compression=KVCompressionRequest((2, 1)))
+    assert Request(("a red house",)).compression is None
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,17 @@ from hypothesis import strategies as st
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.resolution import (
+    BASES,
     aspect_buckets,
     check_size,
     nearest_bucket,
     num_image_tokens,
     parse_aspect,
+    parse_base,
     parse_size,
 )
 
-BASES = (256, 512, 1024, 2048, 2880, 4096)
+SIDES = (256, 512, 1024, 2048, 2880, 4096)
 
 
 def test_users_write_the_width_first() -> None:
@@ -66,7 +68,7 @@ def test_an_aspect_beyond_the_buckets_is_refused(text: str) -> None:
         parse_aspect(text)
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", SIDES)
 def test_every_bucket_is_a_size_and_near_its_nominal_ratio(base: int) -> None:
     for ratio, (height, width) in aspect_buckets(base).items():
         check_size(height, width)
@@ -74,7 +76,7 @@ def test_every_bucket_is_a_size_and_near_its_nominal_ratio(base: int) -> None:
         assert height * width == pytest.approx(base**2, rel=0.15)
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", SIDES)
 def test_every_bucket_snaps_to_itself(base: int) -> None:
     buckets = aspect_buckets(base)
     assert [nearest_bucket(ratio, base) for ratio in buckets] == list(buckets.values())
@@ -85,6 +87,19 @@ def test_aspects_snap_to_the_bucket_of_the_base() -> None:
     assert nearest_bucket(16 / 9, 256) == (336, 192)
     assert nearest_bucket(1.0, 512) == (512, 512)
     assert nearest_bucket(9 / 16, 1024) == (768, 1344)
+
+
+def test_4k_snaps_to_the_tables_of_its_bases() -> None:
+    assert nearest_bucket(9 / 16, parse_base("4k")) == (3072, 5376)
+    assert nearest_bucket(9 / 16, parse_base("UHD")) == (2112, 3840)
+    assert nearest_bucket(9 / 16, parse_base("2k")) == (1536, 2688)
+    assert parse_size("3840x2160") == (2160, 3840)  # as given, whatever the tables say
+
+
+def test_every_name_of_a_base_has_buckets() -> None:
+    assert {parse_base(name) for name in BASES} == set(SIDES)
+    with pytest.raises(InvalidInput, match="unknown base '8k'; one of 256, 512, 1k, 1024"):
+        parse_base("8k")
 
 
 def test_a_base_without_buckets_is_refused() -> None:

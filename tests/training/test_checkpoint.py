@@ -19,9 +19,10 @@ from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor
 
 from pixart_sigma.errors import PixArtSigmaError, WeightsError
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.checkpoint import Checkpoints, TrainingState, finished_checkpoints
 from pixart_sigma.training.optimizers import MovingAverage, build_optimizers
-from pixart_sigma.training.parallel import Parallel, Processes, parallelise
+from pixart_sigma.training.parallel import Parallel, parallelise
 from pixart_sigma.training.recipe.process import OptimizerRecipe
 from ranks import run_ranks
 from tiny_objective import Objective, batch_of, recipes

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError, RecipeError, Stopped, WeightsError
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.checkpoint import finished_checkpoints
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.loop import run_loop
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import TextEncoderRecipe, load_recipe
 from pixart_sigma.training.run import train
 from pixart_sigma.training.watching.metrics import read_metrics

@@ -8,8 +8,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from comparison import relative_error
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.adapters import adapter_state_dict, inject
-from pixart_sigma.training.parallel import Processes, parallelise
+from pixart_sigma.training.parallel import parallelise
 from pixart_sigma.training.recipe.transformer import LoraRecipe
 from ranks import run_ranks
 from tiny_objective import Objective, batch_of, recipes

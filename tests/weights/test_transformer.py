@@ -11,7 +11,7 @@ from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.checkpoint import INDEX_FILE, WEIGHTS_FILE
-from pixart_sigma.weights.transformer import load_transformer, save_transformer, with_average_compression
+from pixart_sigma.weights.transformer import load_transformer, save_transformer, with_kv_compression
 from tiny_pipeline import TRANSFORMER
 
 COMPRESSED = replace(TRANSFORMER, kv_compression=KVCompression((2, 2), "conv", (2, 3)))
@@ -115,8 +115,9 @@ def test_a_pickle_in_the_place_of_the_weights_is_never_run(folder: Path) -> None
 @pytest.mark.parametrize("config", [TRANSFORMER, COMPRESSED])
 def test_average_compression_shares_the_parameters(config: object) -> None:
     model = PixArtTransformer(config).eval()  # type: ignore[arg-type]
-    compressed = with_average_compression(model, (2, 1))
-    assert compressed.config.kv_compression == KVCompression((2, 1), "average", (2, 3))
+    wanted = KVCompression((2, 1), "average", (2, 3))
+    compressed = with_kv_compression(model, wanted)
+    assert compressed.config.kv_compression == wanted
     assert not compressed.training
     parameters = dict(model.named_parameters())
     for name, parameter in compressed.named_parameters():
@@ -124,9 +125,31 @@ def test_average_compression_shares_the_parameters(config: object) -> None:
     assert model.config == config
 
 
-def test_compression_that_compresses_nothing_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="1x1"):
-        with_average_compression(PixArtTransformer(TRANSFORMER), (1, 1))
+def test_a_trained_convolution_is_used_in_some_of_its_blocks() -> None:
+    trained = replace(TRANSFORMER, kv_compression=KVCompression((2, 2), "conv", (1, 2, 3), from_tokens=50))
+    model = PixArtTransformer(trained).eval()
+    some = with_kv_compression(model, KVCompression((2, 2), "conv", (2, 3)))
+    assert some.config.kv_compression == KVCompression((2, 2), "conv", (2, 3), norm=True)
+    name = "transformer_blocks.2.attn1.kv_compression.conv.weight"
+    assert some.get_parameter(name).data_ptr() == model.get_parameter(name).data_ptr()
+    assert not any("blocks.1.attn1.kv" in name for name, _ in some.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "message"),
+    [
+        (None, KVCompression((2, 2), "conv", (2,)), "needs weights that this model was not trained with"),
+        (KVCompression((2, 2), "average", (2,)), KVCompression((2, 2), "conv", (2,)), "was not trained with"),
+        (KVCompression((2, 2), "conv", (2,)), KVCompression((1, 2), "conv", (2,)), "window of 2x2, not 1x2"),
+        (KVCompression((2, 2), "conv", (2,)), KVCompression((2, 2), "conv", (1, 2)), "no weights in block 1"),
+    ],
+)
+def test_a_convolution_that_was_not_trained_is_refused(
+    own: KVCompression | None, wanted: KVCompression, message: str
+) -> None:
+    model = PixArtTransformer(replace(TRANSFORMER, kv_compression=own))
+    with pytest.raises(InvalidInput, match=message):
+        with_kv_compression(model, wanted)
 
 
 def test_weights_in_several_files_come_back_bit_by_bit(tmp_path: Path) -> None:

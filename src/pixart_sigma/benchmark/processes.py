@@ -30,17 +30,19 @@ class Task:
 class Worker:
     """A process and what it told.
 
-    `memory`: bytes at the peak, beyond what imports took; None if unknown. `ready`: what it said when it was warm.
-    `runs`: the seconds of each timed run, by stage, with "total" for the whole.
+    `memory`: bytes at the peak, beyond what imports took, which is `idle`; None if unknown. `resident`: the same peak
+    with pages of files, imports included. `ready`: what it said when it was warm. `runs`: the seconds of each timed
+    run, by stage, with "total" for the whole.
     """
 
     name: str
     process: subprocess.Popen[str]
     log: Path
     memory: int | None = None
+    resident: int | None = None
+    idle: int | None = None
     ready: dict[str, Any] = field(default_factory=dict)
     runs: list[dict[str, float]] = field(default_factory=list)
-    _idle: int | None = None
 
     @property
     def seconds(self) -> list[float]:
@@ -49,7 +51,7 @@ class Worker:
 
     def imported(self) -> None:
         """Wait for the process to have imported what it needs; its memory from here on is the work's."""
-        self._idle = self._read()["idle_memory"]
+        self.idle = self._read()["idle_memory"]
 
     def warmed_up(self) -> None:
         """Wait for everything that is not timed."""
@@ -84,9 +86,11 @@ class Worker:
             watcher.join()
 
     def _look(self) -> None:
-        now = anonymous_memory(self.process.pid)
-        if now is not None and self._idle is not None:
-            self.memory = max(self.memory or 0, now - self._idle)
+        now, resident = anonymous_memory(self.process.pid), resident_memory(self.process.pid)
+        if now is not None and self.idle is not None:
+            self.memory = max(self.memory or 0, now - self.idle)
+        if resident is not None:
+            self.resident = max(self.resident or 0, resident)
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -143,11 +147,20 @@ def take_turns(workers: Sequence[Worker], rounds: int) -> None:
 
 def anonymous_memory(pid: int) -> int | None:
     """Bytes of a process that are not of files (RssAnon); None where the kernel does not tell."""
+    return _status(pid, "RssAnon:")
+
+
+def resident_memory(pid: int) -> int | None:
+    """Bytes of a process in memory, mapped files among them (VmRSS); None where the kernel does not tell."""
+    return _status(pid, "VmRSS:")
+
+
+def _status(pid: int, name: str) -> int | None:
     try:
         status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
     except OSError:
         return None
     for line in status.splitlines():
-        if line.startswith("RssAnon:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return None

@@ -12,6 +12,8 @@ from pixart_sigma.benchmark.figures import Figures, collect, render, write_figur
 from pixart_sigma.benchmark.inference.measure import measure
 from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
 from pixart_sigma.benchmark.inference.scenarios import choose as choose_inference
+from pixart_sigma.benchmark.memory.measure import measure_memory
+from pixart_sigma.benchmark.memory.scenarios import choose as choose_memory
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
@@ -120,6 +122,24 @@ def run_training(
     figures = collect(suite, where, {"rounds": rounds}, rows)
     output.write(figures)
     return Outcome(render(figures))
+
+
+def run_memory(scenarios: Sequence[str], device: str, num_steps: int, output: Output, say: Say) -> Outcome:
+    """Run suite memory. scenarios: names; none: all but the heavy ones. num_steps: of a picture.
+
+    Raises InvalidInput for unknown names and for numbers out of range.
+    """
+    Request(("a prompt",), num_steps=num_steps)  # which knows the rule
+    where = resolve_device(device)
+    rows: list[Row] = []
+    failures = []
+    for row in measure_memory(choose_memory(list(scenarios), where.type), where, num_steps, say):
+        rows.append(row)
+        figures = collect("memory", where, {"steps": num_steps}, rows)
+        output.write(figures)
+        if str(row["difference"]).startswith("failed"):
+            failures.append(f"{row['scenario']}, {row['way']}: {row['difference']}")
+    return Outcome(render(figures), tuple(failures))
 
 
 def _check_rounds(rounds: int) -> None:

@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 import pixart_sigma
 from pixart_sigma.cli.benchmark import benchmark
+from pixart_sigma.cli.compare_precision import compare_precision
 from pixart_sigma.cli.convert import convert
 from pixart_sigma.cli.evaluate import evaluate
 from pixart_sigma.cli.generate import generate
@@ -22,7 +23,7 @@ from pixart_sigma.cli.recipes import recipes
 from pixart_sigma.cli.reproduce import reproduce
 from pixart_sigma.cli.train import train
 from pixart_sigma.errors import PixArtSigmaError
-from pixart_sigma.training.launch import BAD_INPUT, announce
+from pixart_sigma.pipeline.placement.launch import BAD_INPUT, announce
 
 DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf"}
 """Where the package to install is not called what is imported."""
@@ -33,6 +34,7 @@ app.command()(models)
 app.command()(convert)
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare_precision)
 app.command()(reproduce)
 app.add_typer(recipes, name="recipes")
 app.add_typer(benchmark, name="benchmark")

@@ -105,6 +105,23 @@ def time_attention(
     _training("attention", None, device, rounds, False, json_file, markdown_file)
 
 
+@benchmark.command("memory")
+def measure_memory(
+    scenario: Scenarios = None,
+    device: Device = "auto",
+    steps: Annotated[
+        int, typer.Option(help="Denoising steps of a picture; memory does not depend on it.")
+    ] = 1,
+    json_file: JsonFile = None,
+    markdown_file: MarkdownFile = None,
+) -> None:
+    """The most memory that parts and pictures take, beside the plan's prediction."""
+    from pixart_sigma.benchmark.run import Output, run_memory
+
+    output = Output(json_file, markdown_file)
+    _conclude(run_memory(scenario or (), device, steps, output, _say))
+
+
 @benchmark.command("report")
 def write_report(
     folder: Annotated[Path, typer.Argument(help="A folder with page.md and the files that --json wrote.")],

@@ -5,18 +5,29 @@ Everything that can be refused cheaply is refused before torch is imported, the 
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.cli.progress import progress_bar
+from pixart_sigma.cli.several import check_processes, same_command
+from pixart_sigma.encoders.text_holds import TEXT_HOLDS, TextHold, check_text_hold, is_exact
+from pixart_sigma.encoders.tiling import Tiling, TilingMethod
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.kv_compression import (
+    BLOCK_NAMES,
+    OPERATORS,
+    KVCompressionRequest,
+    parse_kv_compression,
+)
+from pixart_sigma.pipeline.memory.limit import AUTO, parse_limit
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, PROFILES, find_profile
-from pixart_sigma.pipeline.request import Lora, Request, check_dtype, make_request, parse_lora, parse_window
+from pixart_sigma.pipeline.request import Request, check_dtype, make_request, parse_lora
 from pixart_sigma.pipeline.samplers import (
     DEFAULT_GUIDANCE_SCALE,
     DEFAULT_SAMPLER,
@@ -27,31 +38,47 @@ from pixart_sigma.pipeline.samplers import (
     kinds_of,
     kinds_of_model,
 )
-from pixart_sigma.resolution import nearest_bucket, parse_aspect, parse_size
+from pixart_sigma.resolution import BASES, nearest_bucket, parse_aspect, parse_base, parse_size
 from pixart_sigma.weights.catalogue import find_release
 from pixart_sigma.weights.folder import (
     POCKET,
-    PipelineFolders,
     base_resolution,
     find_pipeline,
 )
 
 if TYPE_CHECKING:
     from pixart_sigma.diffusion.sampling import Step
+    from pixart_sigma.pipeline.memory.plan import MemoryPlan, Stage
+    from pixart_sigma.pipeline.memory.run import Setup
     from pixart_sigma.pipeline.text_to_image import Result
+
+MODEL, PICTURE, SAMPLING, MEMORY, COMPRESSION = (
+    "Model",
+    "Picture",
+    "Sampling",
+    "Memory and device",
+    "Key/value compression",
+)
+"""The groups of options in the help."""
+PATIENCE = timedelta(minutes=30)
+"""How long one of several processes waits for the others: for the first one to encode, or for an attention."""
+STAGES: Mapping["Stage", str] = {"text": "encoding", "denoise": "denoising", "decode": "decoding"}
 
 
 def generate(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="PNG file; numbered if there are several pictures.")
-    ],
+        Path | None,
+        typer.Option("--output", "-o", help="PNG file; numbered if there are several pictures."),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
             metavar="NAME|HUB-ID|FOLDER|FILE",
             help="The pocket model, a released model by its short name, a model on the Hub, a folder in diffusers' "
             "layout, or a file of weights (official .pth, .safetensors).",
+            rich_help_panel=MODEL,
         ),
     ] = POCKET,
     components: Annotated[
@@ -59,42 +86,13 @@ def generate(
         typer.Option(
             metavar="NAME|HUB-ID|FOLDER",
             help="Where the parts are that the model lacks, such as the text encoder. Default: as released.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="The model's branch, tag or commit on the Hub. Default: the newest.")
-    ] = None,
-    profile: Annotated[
-        str, typer.Option(help=f"Whose conventions decide where they differ: {' or '.join(PROFILES)}.")
-    ] = DEFAULT_PROFILE,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Pixels, multiples of 16. Default: the model's own.")
-    ] = None,
-    aspect: Annotated[
-        str | None, typer.Option(metavar="W:H", help="Snaps to the nearest training size of the model.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help=f"Denoising steps. Default: the sampler's, mostly {DEFAULT_STEPS}.")
-    ] = None,
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(
-            help=f"How closely to follow the prompt; 1: off. Default: {DEFAULT_GUIDANCE_SCALE}, or the sampler's."
-        ),
-    ] = None,
-    negative_prompt: Annotated[str, typer.Option(help="What the picture shall not show.")] = "",
-    seed: Annotated[int, typer.Option(help="Picture i of several has seed + i.")] = 0,
-    num_images: Annotated[int, typer.Option(help="Pictures to make.")] = 1,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help=f"One of {', '.join(SAMPLERS)}. Default: the model's, mostly {DEFAULT_SAMPLER}."),
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: float32 on the CPU.")] = "auto",
-    device: Annotated[str, typer.Option(help="As torch names it, or auto: a GPU if there is one.")] = "auto",
-    kv_compression: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", help="Average keys and values over HxW tokens in the deeper half of the blocks."
+            help="The model's branch, tag or commit on the Hub. Default: the newest.", rich_help_panel=MODEL
         ),
     ] = None,
     lora: Annotated[
@@ -102,6 +100,141 @@ def generate(
         typer.Option(
             metavar="FILE[:STRENGTH]",
             help="A LoRA or DoRA: .safetensors file or peft's folder; strength 1: as trained. Several add up.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(
+            help=f"Whose conventions decide where they differ: {' or '.join(PROFILES)}.",
+            rich_help_panel=MODEL,
+        ),
+    ] = DEFAULT_PROFILE,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Pixels, multiples of 16. Default: the model's own.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    aspect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W:H", help="Snaps to the nearest training size of the base.", rich_help_panel=PICTURE
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Whose training sizes: {', '.join(BASES)}. Default: the model's own. Alone: its square.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    num_images: Annotated[int, typer.Option(help="Pictures to make.", rich_help_panel=PICTURE)] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Picture i of several has seed + i.", rich_help_panel=PICTURE)
+    ] = 0,
+    negative_prompt: Annotated[
+        str, typer.Option(help="What the picture shall not show.", rich_help_panel=SAMPLING)
+    ] = "",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Denoising steps. Default: the sampler's, mostly {DEFAULT_STEPS}.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            help=f"How closely to follow the prompt; 1: off. Default: {DEFAULT_GUIDANCE_SCALE}, or the sampler's.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(SAMPLERS)}. Default: the model's, mostly {DEFAULT_SAMPLER}.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(help="float32, bfloat16, or auto: float32 on the CPU.", rich_help_panel=MEMORY),
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="As torch names it, or auto: a GPU if there is one.", rich_help_panel=MEMORY)
+    ] = "auto",
+    nproc_per_node: Annotated[
+        int | None,
+        typer.Option(
+            help="Several processes on this machine, one a GPU, that make each picture together.",
+            rich_help_panel=MEMORY,
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE|auto",
+            help="Such as 6GB; auto: what is free now, which is the default. What does not fit at once is done in "
+            "parts, and the pictures are the same.",
+            rich_help_panel=MEMORY,
+        ),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print how it would be done and in how much memory; leave.",
+            rich_help_panel=MEMORY,
+        ),
+    ] = False,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help=f"How it is held: {', '.join(TEXT_HOLDS)}. Exact: resident, streamed; one of them is the default.",
+            rich_help_panel=MEMORY,
+        ),
+    ] = None,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep encoded prompts there, and take known ones.", rich_help_panel=MEMORY
+        ),
+    ] = None,
+    vae_tiling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="exact|fast",
+            help="Decode in parts: exact, or in blended tiles, which shift tones. Default: whole, or exact.",
+            rich_help_panel=MEMORY,
+        ),
+    ] = None,
+    kv_compression: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="One key and value for HxW tokens, such as 2x2: faster for large pictures.",
+            rich_help_panel=COMPRESSION,
+        ),
+    ] = None,
+    kv_compression_operator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(OPERATORS)}; conv needs a model trained with it. Default: average.",
+            rich_help_panel=COMPRESSION,
+        ),
+    ] = None,
+    kv_compression_blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|LIST",
+            help=f"One of {', '.join(BLOCK_NAMES)}, or numbers from 0, such as 14-27 or 0,3,5. Default: deep.",
+            rich_help_panel=COMPRESSION,
         ),
     ] = None,
 ) -> None:
@@ -110,7 +243,7 @@ def generate(
     from pixart_sigma.pipeline.metadata import check_output, numbered
 
     find_profile(profile).check_negative_prompt(negative_prompt)
-    height, width, ratio = _parse_size(size, aspect)
+    height, width, ratio, base_side = _parse_size(size, aspect, base)
     parameters: dict[str, Any] = {
         "prompts": (prompt,),
         "negative_prompt": negative_prompt,
@@ -118,10 +251,14 @@ def generate(
         "width": width,
         "seed": seed,
         "num_images": num_images,
-        "kv_compression": parse_window(kv_compression) if kv_compression is not None else None,
+        "kv_compression": _parse_compression(kv_compression, kv_compression_operator, kv_compression_blocks),
     }
     # Checked before a model is fetched, which may take an hour; the default sampler allows what any other allows.
     loras = [parse_lora(text) for text in lora or []]
+    limit = parse_limit(memory_limit) if memory_limit is not None else AUTO
+    if nproc_per_node is not None:
+        check_processes(nproc_per_node)
+    hold, tiling = _check_ways(text_encoder, vae_tiling)
     release = find_release(model)
     known_kinds = kinds_of(release, {}, adapted=bool(loras)) if release is not None else None
     own_sampler = OWN_SAMPLERS[known_kinds[0]] if known_kinds is not None else DEFAULT_SAMPLER
@@ -129,32 +266,75 @@ def generate(
     if release is not None and known_kinds is not None:
         check_sampler(sampler or own_sampler, known_kinds, release.name)
     check_dtype(dtype)
-    paths = numbered(output, num_images)
+    if output is None and not plan:
+        raise InvalidInput("Missing option '--output' / '-o'; name a PNG file, such as -o house.png")
+    paths = numbered(output, num_images) if output is not None else []
     for path in paths:
         check_output(path)
     if device != "auto":
         _check_device(device)
     folders = find_pipeline(model, components, revision)
     if ratio is not None:
-        parameters["height"], parameters["width"] = nearest_bucket(ratio, base_resolution(folders))
+        bucket = nearest_bucket(ratio, base_side or base_resolution(folders))
+        parameters["height"], parameters["width"] = bucket
     kinds = kinds_of_model(folders, adapted=bool(loras))
     request = make_request(sampler or OWN_SAMPLERS[kinds[0]], steps, guidance_scale, **parameters)
     check_sampler(request.sampler, kinds, folders.name)
-    keep_freed_memory()
-    result = _generate_with_progress(folders, dtype, device, loras, profile, request)
-    _write(result, request, loras, paths, {"model": folders.name, "profile": profile})
+    with _uncollected():
+        from pixart_sigma.pipeline.memory.run import Setup
+
+    setup = Setup(folders, dtype, device, tuple(loras), profile, hold, prompt_cache, tiling)
+    if nproc_per_node is not None and nproc_per_node > 1 and not plan:
+        from pixart_sigma.pipeline.placement.launch import launch
+
+        raise typer.Exit(launch(nproc_per_node, same_command(context, {"nproc_per_node"})))
+    result = _generate_with_progress(setup, request, limit, plan_only=plan, tells=memory_limit is not None)
+    if result is None or not result.images:
+        return
+    _write(result, request, setup, paths)
     for path, image_seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {image_seed}")
     print(f"{time.perf_counter() - started:.1f} s")
 
 
-def _parse_size(size: str | None, aspect: str | None) -> tuple[int | None, int | None, float | None]:
-    """(height, width) in pixels, or height / width, or nothing for the model's own size."""
-    if size is not None and aspect is not None:
-        raise InvalidInput(f"--size {size} and --aspect {aspect} exclude each other; give one of them")
+def _parse_size(
+    size: str | None, aspect: str | None, base: str | None
+) -> tuple[int | None, int | None, float | None, int | None]:
+    """(height, width) in pixels; or height / width and the base to snap to, if it is not the model's; or nothing for
+    the model's own size.
+    """
+    for name, given in (("--aspect", aspect), ("--base", base)):
+        if size is not None and given is not None:
+            raise InvalidInput(f"--size {size} and {name} {given} exclude each other; give one of them")
     if size is not None:
-        return *parse_size(size), None
-    return None, None, parse_aspect(aspect) if aspect is not None else None
+        return *parse_size(size), None, None
+    ratio = parse_aspect(aspect) if aspect is not None else None
+    if base is None:
+        return None, None, ratio, None
+    return None, None, 1.0 if ratio is None else ratio, parse_base(base)
+
+
+def _parse_compression(
+    window: str | None, operator: str | None, blocks: str | None
+) -> KVCompressionRequest | None:
+    if window is not None:
+        return parse_kv_compression(window, operator, blocks)
+    for name, given in (("operator", operator), ("blocks", blocks)):
+        if given is not None:
+            raise InvalidInput(
+                f"--kv-compression-{name} {given} needs a window; give --kv-compression 2x2 too, or leave it out"
+            )
+    return None
+
+
+def _check_ways(
+    text_encoder: str | None, vae_tiling: str | None
+) -> tuple[TextHold | None, TilingMethod | None]:
+    """What the user decided of how parts run, seen to exist."""
+    if text_encoder is not None:
+        check_text_hold(text_encoder)
+    hold = next((hold for hold in TEXT_HOLDS if hold == text_encoder), None)
+    return hold, Tiling(vae_tiling).method if vae_tiling is not None else None  # type: ignore[arg-type]
 
 
 def _check_device(device: str) -> None:
@@ -178,28 +358,48 @@ def _uncollected() -> Iterator[None]:
 
 
 def _generate_with_progress(
-    folders: PipelineFolders, dtype: str, device: str, loras: list[Lora], profile: str, request: Request
-) -> "Result":
-    with progress_bar() as progress:
-        task = progress.add_task("loading", total=request.num_steps)
-        with _uncollected():
-            from pixart_sigma.pipeline.text_to_image import TextToImage
+    setup: "Setup", request: Request, limit: int | str, *, plan_only: bool, tells: bool
+) -> "Result | None":
+    """The pictures, or nothing but the plan. It is printed if it was asked for, or is not the usual one.
 
-            pipeline = TextToImage.from_pretrained(
-                folders, dtype=dtype, device=device, loras=loras, profile=profile
-            )
-        progress.update(task, description="denoising")
+    As one of several processes: the first one speaks and has the pictures.
+    """
+    with _uncollected():
+        from pixart_sigma.pipeline.placement.processes import joined
+    with joined(setup.device, PATIENCE) as processes, progress_bar(processes.first) as progress:
+        setup = replace(setup, device=str(processes.device))
+        task = progress.add_task("planning", total=request.num_steps)
+        with _uncollected():
+            from pixart_sigma.pipeline.memory.run import carry_out, plan_generation
+
+            plan = plan_generation(setup, request, limit)
+        if processes.first and (plan_only or tells or plan.staged):
+            _print_plan(plan, setup)
+        if plan_only:
+            return None
 
         def show(step: "Step") -> None:
             progress.update(task, completed=step.done, total=step.total)
 
-        result: Result = pipeline.generate(request, show)
+        def name(stage: "Stage") -> None:
+            progress.update(task, description=STAGES[stage])
+
+        fast = not (tells or plan.staged)
+        result: Result = carry_out(
+            plan, setup, request, on_stage=name, on_step=show, fast=fast, processes=processes
+        )
         return result
 
 
-def _write(
-    result: "Result", request: Request, loras: list[Lora], paths: list[Path], made_by: dict[str, str]
-) -> None:
+def _print_plan(plan: "MemoryPlan", setup: "Setup") -> None:
+    from pixart_sigma.pipeline.memory.table import plan_lines
+
+    dtype = str(setup.torch_dtype).removeprefix("torch.")
+    for line in plan_lines(plan, str(setup.torch_device), dtype):
+        print(line)
+
+
+def _write(result: "Result", request: Request, setup: "Setup", paths: list[Path]) -> None:
     from pixart_sigma import __version__
     from pixart_sigma.pipeline.metadata import write_png
 
@@ -212,11 +412,22 @@ def _write(
             "guidance_scale": request.guidance_scale,
             "sampler": request.sampler,
             "size": f"{image.width}x{image.height}",
-            **made_by,
+            "model": setup.folders.name,
+            "profile": setup.profile,
             "version": __version__,
         }
-        if request.kv_compression is not None:
-            parameters["kv_compression"] = f"{request.kv_compression[0]}x{request.kv_compression[1]}"
-        if loras:
-            parameters["lora"] = ", ".join(str(lora) for lora in loras)
-        write_png(image, path, parameters)
+        write_png(image, path, parameters | _departures(request, setup))
+
+
+def _departures(request: Request, setup: "Setup") -> dict[str, str]:
+    """What makes the picture another than the model alone would; how memory was saved exactly is none of it."""
+    departures = {}
+    if request.compression is not None:
+        departures["kv_compression"] = str(request.compression)
+    if setup.loras:
+        departures["lora"] = ", ".join(str(lora) for lora in setup.loras)
+    if setup.text_hold is not None and not is_exact(setup.text_hold):
+        departures["text_encoder"] = setup.text_hold
+    if setup.tiling == "fast":
+        departures["vae_tiling"] = setup.tiling
+    return departures

@@ -36,8 +36,8 @@ def reproduce(
     if plan:
         print("\n".join(plans.plan(name, seeds, fast)))
         return
+    from pixart_sigma.pipeline.placement.launch import announce
     from pixart_sigma.reproduction import run
-    from pixart_sigma.training.launch import announce
 
     # What is made for a smoke test is never taken for a result.
     folder = output / "fast" if fast else output

@@ -3,13 +3,13 @@
 Knows nothing of what a recipe may say. What can be refused cheaply is refused before torch is imported.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pixart_sigma.cli.several import check_processes, same_command
 from pixart_sigma.errors import InvalidInput, RecipeError, Stopped
 
 DEFAULT_GPUS = 1
@@ -17,6 +17,7 @@ DEFAULT_GPU_TYPE = "a100-80g"
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe of the package by name, or a TOML file.")],
     output: Annotated[
         Path | None,
@@ -77,29 +78,17 @@ def train(
     if output is None:
         raise InvalidInput("Missing option '--output' / '-o'; see pixart-sigma --help")
     if nproc_per_node is not None:
-        _check_processes(nproc_per_node)
+        check_processes(nproc_per_node)
     if nproc_per_node is None or nproc_per_node == 1:
         _train(recipe, output, overrides or [], resume, allow_changed)
     else:
-        _launch(nproc_per_node, recipe, output, overrides or [], resume, allow_changed)
+        _launch(context, nproc_per_node, recipe, overrides or [])
 
 
 def _refuse_ignored(options: Mapping[str, object], why: str) -> None:
     for name, value in options.items():
         if value is not None and value is not False:
             raise InvalidInput(f"{name} is ignored {why}; remove it")
-
-
-def _check_processes(nproc: int) -> None:
-    if nproc < 1:
-        raise InvalidInput(
-            f"--nproc-per-node {nproc} is less than 1; give the number of processes, one a GPU"
-        )
-    if "RANK" in os.environ:
-        raise InvalidInput(
-            f"--nproc-per-node {nproc} within a process that a launcher started (RANK {os.environ['RANK']}); "
-            "give it to torchrun instead"
-        )
 
 
 def _plan(
@@ -119,7 +108,7 @@ def _plan(
 
 
 def _train(recipe: str, output: Path, overrides: list[str], resume: bool, allow_changed: bool) -> None:
-    from pixart_sigma.training.launch import announce
+    from pixart_sigma.pipeline.placement.launch import announce
     from pixart_sigma.training.run import train as run_recipe
 
     try:
@@ -129,11 +118,9 @@ def _train(recipe: str, output: Path, overrides: list[str], resume: bool, allow_
         raise typer.Exit(stopped.exit_status) from stopped
 
 
-def _launch(
-    nproc: int, recipe: str, output: Path, overrides: list[str], resume: bool, allow_changed: bool
-) -> None:
+def _launch(context: typer.Context, nproc: int, recipe: str, overrides: list[str]) -> None:
     """The same command in nproc processes, once its recipe has been checked here."""
-    from pixart_sigma.training.launch import launch
+    from pixart_sigma.pipeline.placement.launch import launch
     from pixart_sigma.training.recipe import load_recipe
     from pixart_sigma.training.recipe.process import microbatch
 
@@ -142,6 +129,4 @@ def _launch(
         microbatch(run, nproc)
     except ValueError as error:
         raise RecipeError(f"recipe {recipe!r}: {error}") from error
-    arguments = ["train", f"--output={output}", *(f"--set={override}" for override in overrides)]
-    arguments += ["--resume"] * resume + ["--allow-changed"] * allow_changed
-    raise typer.Exit(launch(nproc, [*arguments, "--", recipe]))
+    raise typer.Exit(launch(nproc, same_command(context, {"nproc_per_node"})))

@@ -70,6 +70,7 @@ def denoise(
     *,
     image_size: Tensor | None = None,
     aspect_ratio: Tensor | None = None,
+    branches_together: bool = True,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -80,6 +81,8 @@ def denoise(
     diffusers' own differ only in the negative captions given here. A learned variance in the model's output
     is not used.
     image_size (1, 2) and aspect_ratio (1, 1): for micro-conditioning.
+    branches_together: the two branches of guidance as one batch; else one after the other, which takes half the
+    memory and is equal to rounding.
     generator: for schedulers that add noise and for random discard; one per sample makes a sample
     independent of its batch. on_step: called after each of the scheduler's steps, and may stop.
     Raises InvalidInput for a batch that does not match its captions, num_steps < 1, guidance that is not
@@ -109,8 +112,13 @@ def denoise(
         step_options["generator"] = generator if isinstance(generator, torch.Generator) else list(generator)
 
     with torch.no_grad():
+        branches = [captions]
         if guided and negative_captions is not None:
-            captions = Captions.concat([negative_captions, captions])
+            branches = [negative_captions, captions]
+            if branches_together:
+                branches = [Captions.concat(branches)]
+        # What was put together is another copy; whoever gave these may not hold them either.
+        del captions, negative_captions
         schedule = model.prepare_timesteps(scheduler.timesteps, image_size, aspect_ratio)
         latents = noise.float() * scheduler.init_noise_sigma
         total = len(scheduler.timesteps)
@@ -119,11 +127,15 @@ def denoise(
             if discards and compression is not None and generator is not None:
                 kept_tokens = draw_kept_tokens(grid, compression.window, generator).to(noise.device)
             model_input = scheduler.scale_model_input(latents, timestep)
-            if guided:
+            if len(branches[0]) > batch:
                 model_input = torch.cat([model_input, model_input])
                 if kept_tokens is not None and kept_tokens.ndim == 2:
                     kept_tokens = torch.cat([kept_tokens, kept_tokens])
-            prediction = model(model_input, captions, schedule[index], kept_tokens)[:, :channels].float()
+            predictions = [
+                model(model_input, branch, schedule[index], kept_tokens)[:, :channels].float()
+                for branch in branches
+            ]
+            prediction = torch.cat(predictions)
             if guided:
                 negative, positive = prediction.chunk(2)
                 prediction = guide(negative, positive, guidance_scale)

@@ -10,23 +10,31 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from pixart_sigma.encoders.autoencoder_memory import fitting_tile, kept_bytes, limit_of_one
+from pixart_sigma.encoders.blended_tiles import decode_blended, encode_blended
 from pixart_sigma.encoders.pretrained import load_strictly
+from pixart_sigma.encoders.strips.coding import decode_in_strips, encode_in_strips
+from pixart_sigma.encoders.tiling import Tiling
 
 
 class Autoencoder:
     """A diffusers `AutoencoderKL` with its scaling."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tiling: Tiling | None = None) -> None:
+        """tiling: how pictures are taken apart; None takes them as a whole. The model may be another's too."""
         self.model = model
+        self.tiling = tiling
         self.scaling_factor = float(model.config.scaling_factor)
         self.shift_factor = float(model.config.shift_factor or 0.0)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, dtype: torch.dtype = torch.float32) -> Self:
+    def from_pretrained(
+        cls, folder: Path | str, dtype: torch.dtype = torch.float32, tiling: Tiling | None = None
+    ) -> Self:
         """A pipeline folder with `vae/` → Autoencoder in eval mode on the CPU. Raises WeightsError."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        return cls(load_strictly(AutoencoderKL, Path(folder) / "vae", torch_dtype=dtype))
+        return cls(load_strictly(AutoencoderKL, Path(folder) / "vae", torch_dtype=dtype), tiling)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the model."""
@@ -39,11 +47,49 @@ class Autoencoder:
         return int(2 ** (len(self.model.config.block_out_channels) - 1))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """pixels (B, 3, H, W) in [-1, 1] → scaled latents (B, C, h, w), the posterior's mean."""
-        mean = self.model.encode(pixels.to(self.model.dtype)).latent_dist.mode()
+        """pixels (B, 3, H, W) in [-1, 1] → scaled latents (B, C, h, w), the posterior's mean.
+
+        Raises InvalidInput for a limit that cannot be met, and so does decode; both without gradients if tiled.
+        """
+        pixels = pixels.to(self.model.dtype)
+        if self.tiling is None:
+            mean = self.model.encode(pixels).latent_dist.mode()
+        else:
+            mean = torch.cat([self._encode_tiled(one, self.tiling) for one in pixels.split(1)])
         return (mean - self.shift_factor) * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) → pixels (B, 3, H, W), about [-1, 1] and not clamped."""
         unscaled = latents.to(self.model.dtype) / self.scaling_factor + self.shift_factor
-        return self.model.decode(unscaled, return_dict=False)[0]
+        if self.tiling is None:
+            return self.model.decode(unscaled, return_dict=False)[0]
+        count, _, height, width = unscaled.shape
+        kept = kept_bytes(self.model, height, width, count)
+        if count == 1:
+            return self._decode_tiled(unscaled, self.tiling, kept)
+        scale = self.latent_scale
+        pixels = unscaled.new_empty(count, self.model.config.out_channels, height * scale, width * scale)
+        for index, one in enumerate(unscaled.split(1)):
+            pixels[index] = self._decode_tiled(one, self.tiling, kept)[0]
+        return pixels
+
+    def _decode_tiled(self, latents: Tensor, tiling: Tiling, kept: int) -> Tensor:
+        """One picture's latents, unscaled; kept: bytes of the limit that are in use already."""
+        limit = limit_of_one(tiling, kept)
+        if tiling.method == "exact":
+            return decode_in_strips(self.model, latents, limit_bytes=limit, spill=tiling.spill)
+        height, width = latents.shape[2:]
+        return decode_blended(
+            self.model, latents, fitting_tile(self.model, height, width, limit, latents.device)
+        )
+
+    def _encode_tiled(self, pixels: Tensor, tiling: Tiling) -> Tensor:
+        """One picture → the posterior's mean, unscaled. What other pictures leave are latents, which are small."""
+        limit = limit_of_one(tiling, 0)
+        if tiling.method == "exact":
+            return encode_in_strips(self.model, pixels, limit_bytes=limit, spill=tiling.spill)
+        height, width = (side // self.latent_scale for side in pixels.shape[2:])
+        # A tile that can be decoded can be encoded too, which takes less.
+        return encode_blended(
+            self.model, pixels, fitting_tile(self.model, height, width, limit, pixels.device)
+        )

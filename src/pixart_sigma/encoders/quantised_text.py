@@ -10,27 +10,15 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from pixart_sigma.encoders.pretrained import load_strictly
-from pixart_sigma.errors import InvalidInput, MissingDependency, WeightsError
+from pixart_sigma.encoders.text_holds import QUANTISATIONS, Quantisation, check_text_hold
+from pixart_sigma.errors import InvalidInput, WeightsError
 
-Quantisation = Literal["int8", "nf4", "torchao-int8"]
-"""int8: LLM.int8() of bitsandbytes, which rounds what passes through too. nf4: 4 bits of bitsandbytes.
-torchao-int8: 8-bit weights alone. torchao's 4 bits are not offered: on the CPU they do not load, or save nothing."""
-
-QUANTISATIONS: tuple[str, ...] = get_args(Quantisation)
-
-_PACKAGES = {
-    # transformers loads for bitsandbytes with accelerate's help.
-    "int8": ("bitsandbytes", "accelerate"),
-    "nf4": ("bitsandbytes", "accelerate"),
-    "torchao-int8": ("torchao",),
-}
 _NF4_BLOCK = 64  # weights that share a scale
 
 
@@ -48,12 +36,7 @@ def load_quantised(
     """
     if quantisation not in QUANTISATIONS:
         raise InvalidInput(f"unknown quantisation {quantisation!r}; one of {', '.join(QUANTISATIONS)}")
-    for package in _PACKAGES[quantisation]:
-        if not _installed(package):
-            raise MissingDependency(
-                f"a text encoder in {quantisation} needs the package {package}; install it (pip install {package}), "
-                "or have the encoder streamed, which needs none and is exact"
-            )
+    check_text_hold(quantisation)
     from transformers.models.t5.modeling_t5 import T5EncoderModel
 
     if quantisation == "torchao-int8":
@@ -99,10 +82,3 @@ def _check_widths(folder: Path) -> None:
             raise InvalidInput(
                 f"nf4 needs widths that are multiples of {_NF4_BLOCK}, {name} is {width}; use int8"
             )
-
-
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ValueError:  # imported by somebody who gave it no spec, or barred
-        return False

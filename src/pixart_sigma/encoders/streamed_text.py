@@ -2,7 +2,8 @@
 
 The arithmetic is transformers' own, block by block, so the output is that of its `T5EncoderModel` in the same dtype,
 bit for bit. On the CPU, weights stored in the dtype that is computed in are used where the file is mapped; else a copy
-of one block exists at a time. Two small tensors stay: the final norm and the table of relative positions.
+of one block exists at a time. On a GPU there are two blocks, and a third in pinned memory of the host: one is copied
+while the one before it is computed with. Two small tensors stay: the final norm and the table of relative positions.
 Knows nothing of tokenizers, and computes no gradients.
 
 Legend: B prompts of one length, L tokens, C channels.
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from pixart_sigma.encoders.block_copies import BlockCopies
 from pixart_sigma.encoders.pretrained import abbreviate, first_line
 from pixart_sigma.errors import WeightsError
 
@@ -36,6 +38,8 @@ _FINAL_NORM = "encoder.final_layer_norm.weight"
 # Only block 0 has a table of relative positions; all blocks use it.
 _POSITIONS = "layer.0.SelfAttention.relative_attention_bias.weight"
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
+
+Fetched = TypeVar("Fetched")
 
 
 class StreamedT5:
@@ -83,8 +87,15 @@ class StreamedT5:
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         return cls(model, _find_tensors(folder, shapes), dtype)
 
+    @property
+    def weight_bytes(self) -> int:
+        """At most: of the tensors that stay, and of the blocks that are there at a time."""
+        blocks = 2 if self.device.type == "cuda" else 1
+        block = sum(tensor.nbytes for tensor in self._block_on_meta().values())
+        return int(sum(tensor.nbytes for tensor in self._kept.values()) + blocks * block)
+
     def to(self, device: torch.device | str) -> Self:
-        """Where to compute; blocks are copied there one by one."""
+        """Where to compute; blocks are copied there one after the other."""
         self.device = torch.device(device)
         self._kept = {name: tensor.to(self.device) for name, tensor in self._kept.items()}
         return self
@@ -140,17 +151,28 @@ class StreamedT5:
         The next block's pages are fetched from disk while this one is computed with; they are the file's, and the
         kernel may take them back.
         """
-        last = int(self.config.num_layers) - 1
-        with ThreadPoolExecutor(1, "text-encoder") as reader:
-            ahead = reader.submit(self._fetched, 0)
-            for number in range(last + 1):
-                mapped = ahead.result()
-                if number < last:
-                    ahead = reader.submit(self._fetched, number + 1)
-                weights = {
-                    name: self._cast(name, mapped.pop(name)).to(self.device) for name in self._in_block
-                }
-                yield weights
+        if self.device.type == "cuda":
+            yield from self._copied_blocks()
+            return
+        for mapped in _one_ahead(self._fetched, self.config.num_layers):
+            yield {name: self._cast(name, mapped.pop(name)).to(self.device) for name in self._in_block}
+
+    def _copied_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """`_blocks`, the next of which is not only fetched but copied to the GPU, too."""
+        copies = BlockCopies(self._block_on_meta(), self.device)
+        places = _one_ahead(lambda number: copies.send(self._fetched(number)), self.config.num_layers)
+        try:
+            with closing(places):
+                for place in places:
+                    yield copies.take(place)
+                    copies.leave(place)
+        finally:
+            copies.finish()
+
+    def _block_on_meta(self) -> dict[str, Tensor]:
+        """Shapes and dtypes of a block's weights, by their names in it."""
+        weights = self._block.state_dict()
+        return {name: self._cast(name, weights[name]) for name in self._in_block}
 
     def _fetched(self, number: int) -> dict[str, Tensor]:
         """A block's weights, mapped, after a look at each page."""
@@ -173,6 +195,17 @@ class StreamedT5:
 
     def _cast(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.to(torch.float32 if self._wide.intersection(name.split(".")) else self.dtype)
+
+
+def _one_ahead(fetch: Callable[[int], Fetched], num: int) -> Generator[Fetched]:
+    """fetch(0), fetch(1), …: each begins, in another thread, when the one before it is taken."""
+    with ThreadPoolExecutor(1, "text-encoder") as reader:
+        ahead = reader.submit(fetch, 0)
+        for number in range(num):
+            fetched = ahead.result()
+            if number + 1 < num:
+                ahead = reader.submit(fetch, number + 1)
+            yield fetched
 
 
 def _kept_in_fp32(model: Any, dtype: torch.dtype) -> set[str]:

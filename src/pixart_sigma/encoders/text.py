@@ -14,13 +14,18 @@ import torch
 from torch import Tensor
 
 from pixart_sigma.encoders.pretrained import load_strictly, load_tokenizer
+from pixart_sigma.encoders.quantised_text import load_quantised
+from pixart_sigma.encoders.streamed_text import StreamedT5
+from pixart_sigma.encoders.text_holds import TextHold, check_text_hold
 from pixart_sigma.errors import InvalidInput
 
 SIGMA_CAPTION_LENGTH = 300  # tokens, the end token included (paper section 2.2); α has 120
 
+_Ids = tuple[int, ...]
+
 
 class TextEncoder:
-    """A transformers tokenizer and a transformers `T5EncoderModel`."""
+    """A transformers tokenizer and a transformers `T5EncoderModel`, or a `StreamedT5` in its place."""
 
     def __init__(self, tokenizer: Any, model: Any, caption_length: int = SIGMA_CAPTION_LENGTH) -> None:
         self.tokenizer = tokenizer
@@ -35,18 +40,32 @@ class TextEncoder:
         *,
         tokenizer_folder: Path | str | None = None,
         caption_length: int = SIGMA_CAPTION_LENGTH,
+        held: TextHold = "resident",
+        device: torch.device | str = "cpu",
     ) -> Self:
-        """A pipeline folder with `text_encoder/` and `tokenizer/` → TextEncoder in eval mode on the CPU.
+        """A pipeline folder with `text_encoder/` and `tokenizer/` → TextEncoder in eval mode on the device.
 
-        tokenizer_folder: another pipeline folder, that has the tokenizer. Raises WeightsError for a missing
-        or corrupt file, MissingDependency for a tokenizer that needs a package.
+        dtype: of the embeddings, and of whatever weights are not quantised. tokenizer_folder: another pipeline
+        folder, that has the tokenizer. held: how the weights are held, see `text_holds`; "streamed" is the resident
+        encoder bit for bit, but has no gradients. Raises WeightsError for a missing or corrupt file, MissingDependency
+        for a tokenizer or a hold that needs a package, InvalidInput for an unknown hold or one that the model's shape
+        does not allow.
         """
-        # This submodule, and not `from transformers import …`, which looks at every model's file.
-        from transformers.models.t5.modeling_t5 import T5EncoderModel
-
+        check_text_hold(held)
         tokenizer = load_tokenizer(Path(tokenizer_folder or folder) / "tokenizer")
-        model = load_strictly(T5EncoderModel, Path(folder) / "text_encoder", dtype=dtype)
-        return cls(tokenizer, model, caption_length)
+        return cls(tokenizer, _load_model(Path(folder) / "text_encoder", dtype, held, device), caption_length)
+
+    @property
+    def width(self) -> int:
+        """Channels of an embedding."""
+        return int(self.model.config.d_model)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weights that stay in memory, the scales of 4 bits included; those of 8 bits are few."""
+        if isinstance(self.model, StreamedT5):
+            return self.model.weight_bytes
+        return sum(_stored_bytes(tensor) for tensor in (*self.model.parameters(), *self.model.buffers()))
 
     def with_caption_length(self, caption_length: int) -> Self:
         """The same tokenizer and model, not copied, for captions of at most another length."""
@@ -85,16 +104,31 @@ class TextEncoder:
         unpadded. To rounding that equals padding every prompt to `caption_length`, as T5 attends to real
         tokens only.
         """
-        token_ids = [tuple(ids) for ids in self.tokenize(prompts)]
-        lengths = torch.tensor([len(ids) for ids in token_ids])
-        encoded: dict[tuple[int, ...], Tensor] = {}
-        for length in sorted(set(lengths.tolist())):
-            distinct = sorted({ids for ids in token_ids if len(ids) == length})
-            batch = torch.tensor(distinct, device=self.model.device)
-            encoded.update(zip(distinct, self.model(input_ids=batch).last_hidden_state, strict=True))
-        embeddings = torch.nn.utils.rnn.pad_sequence([encoded[ids] for ids in token_ids], batch_first=True)
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        return embeddings, mask.to(embeddings.device)
+        (encoded,) = self.encode_groups([prompts])
+        return encoded
+
+    def encode_groups(self, groups: Sequence[Sequence[str]]) -> list[tuple[Tensor, Tensor]]:
+        """Groups of prompts → what `encode` makes of each by itself; files of a streamed encoder are read once."""
+        token_ids = [[tuple(ids) for ids in self.tokenize(prompts)] for prompts in groups]
+        batches = [_by_length(ids) for ids in token_ids]
+        outputs = iter(self._run([batch for of_group in batches for batch in of_group]))
+        encoded = []
+        for ids, of_group in zip(token_ids, batches, strict=True):
+            rows: dict[_Ids, Tensor] = {}
+            for batch in of_group:
+                rows.update(zip(batch, next(outputs), strict=True))
+            embeddings = torch.nn.utils.rnn.pad_sequence([rows[each] for each in ids], batch_first=True)
+            lengths = torch.tensor([len(each) for each in ids])
+            mask = torch.arange(embeddings.shape[1]) < lengths[:, None]
+            encoded.append((embeddings, mask.to(embeddings.device)))
+        return encoded
+
+    def _run(self, batches: list[list[_Ids]]) -> list[Tensor]:
+        """Batches of tokens of one length → the model's output (B, L, C) for each."""
+        tokens = [torch.tensor(batch, device=self.model.device) for batch in batches]
+        if isinstance(self.model, StreamedT5):
+            return self.model.encode_batches(tokens)
+        return [self.model(input_ids=each).last_hidden_state for each in tokens]
 
     @torch.no_grad()
     def null_embedding(self, caption_length: int | None = None) -> Tensor:
@@ -115,6 +149,34 @@ class TextEncoder:
         ids[0, : len(tokens)] = torch.tensor(tokens, device=self.model.device)
         mask = torch.arange(caption_length, device=self.model.device)[None] < len(tokens)
         return self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state[0]
+
+
+def _by_length(token_ids: Sequence[_Ids]) -> list[list[_Ids]]:
+    """Each distinct one once, in batches of one length."""
+    batches: dict[int, list[_Ids]] = {}
+    for ids in sorted(set(token_ids)):
+        batches.setdefault(len(ids), []).append(ids)
+    return [batches[length] for length in sorted(batches)]
+
+
+def _load_model(folder: Path, dtype: torch.dtype, held: TextHold, device: torch.device | str) -> Any:
+    """A `T5EncoderModel`, or a StreamedT5 in its place."""
+    if held == "streamed":
+        return StreamedT5.open(folder, dtype).to(device)
+    if held != "resident":
+        return load_quantised(folder, held, dtype, device)
+    # This submodule, and not `from transformers import …`, which looks at every model's file.
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    return load_strictly(T5EncoderModel, folder, dtype=dtype).to(device)
+
+
+def _stored_bytes(tensor: Tensor) -> int:
+    """A quantised tensor's are those of what stands for it."""
+    if hasattr(tensor, "__tensor_flatten__"):  # torchao's
+        return sum(_stored_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    scales = getattr(getattr(tensor, "quant_state", None), "absmax", None)  # bitsandbytes', of 4 bits
+    return int(tensor.nbytes + (scales.nbytes if scales is not None else 0))
 
 
 def _shown(text: str, longest: int = 160) -> str:

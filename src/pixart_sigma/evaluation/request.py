@@ -14,7 +14,7 @@ from pixart_sigma.evaluation.prompts import Prompt
 from pixart_sigma.pipeline.request import make_request
 from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, OWN_SAMPLERS, kinds_of_model
 from pixart_sigma.resolution import check_size
-from pixart_sigma.weights.atomic import check_writable
+from pixart_sigma.weights.atomic import check_output_folder, check_writable
 from pixart_sigma.weights.catalogue import find_release
 from pixart_sigma.weights.folder import PipelineFolders, base_resolution, find_pipeline
 
@@ -77,10 +77,7 @@ class EvaluationRequest:
             )
         if self.save_reference is not None:
             self._check_save_reference(self.save_reference)
-        if self.output.exists() and not self.output.is_dir():
-            raise InvalidInput(f"output {self.output} is a file; name a folder")
-        if not self.output.exists() and not self.output.parent.is_dir():
-            raise InvalidInput(f"output folder {self.output.parent} does not exist; create it first")
+        check_output_folder(self.output)
 
     def _check_save_reference(self, path: Path) -> None:
         check_writable(path)

@@ -3,15 +3,24 @@
 Legend: B batch, N image tokens, M key tokens after compression, L caption tokens, T packed caption tokens, D
 width.
 Knows nothing of modulation or residuals. Parameter names follow diffusers.
+
+In inference no (N, M) matrix of scores is ever whole in memory. torch's fused kernels see to that on a CPU and, for
+these head sizes and masks, on a GPU; what they refuse (bf16 on a GPU before Ampere, other devices) is cut here.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend
 
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.kv_compression import KVCompressor
+from pixart_sigma.model.pieces import cut, in_pieces
+
+MOST_SCORES = 2**26
+"""Scores written out at once in inference: 256 MiB in fp32, of which the softmax makes another."""
 
 
 def _projection_out(width: int) -> nn.ModuleList:
@@ -22,6 +31,37 @@ def _projection_out(width: int) -> nn.ModuleList:
 def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """(B, N, D) → (B, heads, N, head dim), a view."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Queries (B, heads, N, head dim), keys and values (B, heads, M, head dim), mask (B, 1, 1, M) bool, True where
+    attended to → (B, heads, N, head dim).
+    """
+    batch, heads, num_queries, _ = queries.shape
+    num_keys = keys.shape[2]
+    few = batch * heads * num_queries * num_keys <= MOST_SCORES
+    if few or torch.is_grad_enabled() or _has_kernel(queries, keys, values, mask):
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    attended = torch.empty_like(queries)
+    rows = max(1, MOST_SCORES // (batch * num_keys))
+    # By heads first: written out, attention copies the keys every time.
+    for head in range(heads):
+        one = slice(head, head + 1)
+        for start in range(0, num_queries, rows):
+            some = slice(start, start + rows)
+            attended[:, one, some] = F.scaled_dot_product_attention(
+                queries[:, one, some], keys[:, one], values[:, one], attn_mask=mask
+            )
+    return attended
+
+
+def _has_kernel(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> bool:
+    """Whether torch has a fused kernel for these. CPU and CUDA can be asked; on the meta device nothing is computed."""
+    if queries.device.type not in ("cpu", "cuda"):
+        return queries.device.type == "meta"
+    # What scaled_dot_product_attention itself asks, so it knows what `sdpa_kernel` allows, too.
+    choice = torch._fused_sdp_choice(queries, keys, values, attn_mask=mask)
+    return choice != int(SDPBackend.MATH.value)
 
 
 class SelfAttention(nn.Module):
@@ -44,18 +84,34 @@ class SelfAttention(nn.Module):
             self.kv_compression = None
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
-        """tokens (B, N, D) on a (height, width) grid → (B, N, D)."""
-        sources = tokens
-        if self.kv_compression is not None:
-            sources = self.kv_compression.select(tokens, grid, kept_tokens)
-        queries = self.q_norm(self.to_q(tokens))
+        """tokens (B, N, D) on a (height, width) grid → (B, N, D), where they are cut in place of the tokens."""
+        if not cut(tokens):
+            # Queries first: gradients are added up in the order of these lines.
+            queries = self.q_norm(self.to_q(tokens))
+            return self._attended(queries, *self.keys_and_values(tokens, grid, kept_tokens))
+        keys, values = self.keys_and_values(tokens, grid, kept_tokens)
+        return in_pieces(lambda piece: self._attended(self.q_norm(self.to_q(piece)), keys, values), tokens)
+
+    def keys_and_values(
+        self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """tokens (B, N, D) → keys (B, M, D), values (B, M, D), compressed where this block compresses.
+
+        Whoever shares a picture out over devices puts another in its place, which adds those of the others.
+        """
+        compression = self.kv_compression
+        sources = tokens if compression is None else compression.select(tokens, grid, kept_tokens)
         keys = self.k_norm(self.to_k(sources))
+        if compression is not None:
+            keys = compression.mix(keys, grid)
         values = self.to_v(sources)
-        if self.kv_compression is not None:
-            keys = self.kv_compression.mix(keys, grid)
-            values = self.kv_compression.mix(values, grid)
+        if compression is not None:
+            values = compression.mix(values, grid)
+        return keys, values
+
+    def _attended(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         # Normalisation layers may leave queries or keys in fp32 under autocast; attention wants one dtype.
-        attended = F.scaled_dot_product_attention(
+        attended = attend(
             split_heads(queries.to(values.dtype), self.num_heads),
             split_heads(keys.to(values.dtype), self.num_heads),
             split_heads(values, self.num_heads),
@@ -82,5 +138,5 @@ class CrossAttention(nn.Module):
     def forward(self, tokens: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """tokens (B, N, D), keys and values (B, heads, L, head dim), mask (B, 1, 1, L) bool → (B, N, D)."""
         queries = split_heads(self.to_q(tokens), self.num_heads)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        attended = attend(queries, keys, values, mask)
         return self.to_out[0](attended.transpose(1, 2).flatten(2))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pixart_sigma.model.attention import CrossAttention, SelfAttention
 from pixart_sigma.model.config import MLP_RATIO, TransformerConfig
+from pixart_sigma.model.pieces import in_pieces
 
 NORM_EPSILON = 1e-6  # DiT: every LayerNorm without parameters
 
@@ -80,5 +81,10 @@ class TransformerBlock(nn.Module):
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unsqueeze(2).unbind(1)
         attended = self.attn1(modulated_norm(tokens, shift_attn, scale_attn), grid, kept_tokens)
         tokens = tokens + gate_attn * attended
-        tokens = tokens + self.attn2(tokens, caption_keys, caption_values, caption_mask)
-        return tokens + gate_mlp * self.ff(modulated_norm(tokens, shift_mlp, scale_mlp))
+        del attended  # a picture's worth of memory
+
+        def each_by_itself(tokens: Tensor) -> Tensor:
+            tokens = tokens + self.attn2(tokens, caption_keys, caption_values, caption_mask)
+            return tokens + gate_mlp * self.ff(modulated_norm(tokens, shift_mlp, scale_mlp))
+
+        return in_pieces(each_by_itself, tokens)

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixart_sigma.errors import InvalidInput
-
-CAPTION_LENGTH_MULTIPLE = 16  # few distinct padded lengths: few recompilations, aligned rows
+from pixart_sigma.model.config import CAPTION_LENGTH_MULTIPLE
 
 
 @dataclass(frozen=True)

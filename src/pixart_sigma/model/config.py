@@ -14,6 +14,9 @@ from pixart_sigma.errors import InvalidInput
 CompressionOperator = Literal["conv", "average", "nearest", "discard"]
 
 MLP_RATIO = 4  # DiT and every released PixArt model
+CAPTION_LENGTH_MULTIPLE = 16
+"""Few distinct padded lengths: few recompilations, and rows so aligned that a GPU's kernel takes the mask as it is
+instead of a copy of it for every query."""
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,24 @@ def _axis_embedding(length: int, span: float, channels: int, device: torch.devic
 
 
 def position_embedding(
-    grid: tuple[int, int], width: int, base_grid: int, interpolation_scale: float, device: torch.device
+    grid: tuple[int, int],
+    width: int,
+    base_grid: int,
+    interpolation_scale: float,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Two-dimensional sin-cos embedding of a (height, width) token grid → (N, D), float64 (fp32 on MPS).
+    """Two-dimensional sin-cos embedding of a (height, width) token grid → (N, D), computed in float64 (fp32 on
+    MPS), in which it stays unless dtype says otherwise.
 
     Each axis spans 0 … base_grid / interpolation_scale whatever its length, so a non-square grid stretches
     each axis by itself. The width axis has the first half of the channels (official layout).
     """
     rows, columns = grid
     span = base_grid / interpolation_scale
-    vertical = _axis_embedding(rows, span, width // 2, device)[:, None].expand(rows, columns, -1)
-    horizontal = _axis_embedding(columns, span, width // 2, device)[None].expand(rows, columns, -1)
+    # Cast before the axes become a grid: at 4K that would be 300 MB in float64.
+    vertical = _axis_embedding(rows, span, width // 2, device).to(dtype)[:, None].expand(rows, columns, -1)
+    horizontal = _axis_embedding(columns, span, width // 2, device).to(dtype)[None].expand(rows, columns, -1)
     return torch.cat([horizontal, vertical], dim=-1).flatten(0, 1)
 
 

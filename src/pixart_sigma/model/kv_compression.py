@@ -76,12 +76,19 @@ class KVCompressor(nn.Module):
         if hasattr(self, "norm"):
             self.norm.reset_parameters()
 
+    def applies(self, grid: tuple[int, int]) -> bool:
+        """Whether a (height, width) grid is compressed.
+
+        Whoever shares a picture out over devices puts another in its place, where the grid is a band of a larger one.
+        """
+        return self.config.applies(grid)
+
     def select(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
         """tokens (B, N, D) → (B, M, D) for nearest and discard; unchanged for other operators and small grids.
 
         kept_tokens: (M,) or (B, M) int64 positions on the replicated grid, row by row; for discard only.
         """
-        if self.operator not in ("nearest", "discard") or not self.config.applies(grid):
+        if self.operator not in ("nearest", "discard") or not self.applies(grid):
             return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "nearest":
@@ -97,7 +104,7 @@ class KVCompressor(nn.Module):
 
     def mix(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Keys or values (B, N, D) → (B, M, D) for conv and average; unchanged for other operators and small grids."""
-        if self.operator not in ("conv", "average") or not self.config.applies(grid):
+        if self.operator not in ("conv", "average") or not self.applies(grid):
             return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "average":

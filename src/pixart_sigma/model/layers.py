@@ -89,23 +89,37 @@ class PixArtLayers(nn.Module):
         shared_rows, embedding = self.adaln_single(timesteps, image_size, aspect_ratio)
         return shared_rows, self.scale_shift_table + embedding[:, None]
 
+    def token_grid(self, latents: Tensor) -> tuple[int, int]:
+        """latents (B, C, H, W) → the (height, width) of their grid of tokens.
+
+        Raises InvalidInput unless H and W are multiples of the patch size.
+        """
+        patch = self.architecture.patch_size
+        height, width = latents.shape[-2:]
+        if height % patch or width % patch:
+            raise InvalidInput(
+                f"latents of {height}x{width} are not a multiple of the patch size {patch}; crop them"
+            )
+        return (height // patch, width // patch)
+
+    def positions(self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The position embedding of a (height, width) grid → (N, D) in dtype.
+
+        Whoever shares a picture out over devices puts another in its place, where the grid is a band of a larger one.
+        """
+        config = self.architecture
+        return position_embedding(
+            grid, config.width, config.base_grid, config.interpolation_scale, device, dtype
+        )
+
     def embed_latents(self, latents: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """latents (B, C, H, W) → tokens with their positions (B, N, D), and their (height, width) grid.
 
         Raises InvalidInput unless H and W are multiples of the patch size.
         """
-        config = self.architecture
-        height, width = latents.shape[-2:]
-        if height % config.patch_size or width % config.patch_size:
-            raise InvalidInput(
-                f"latents of {height}x{width} are not a multiple of the patch size {config.patch_size}; crop them"
-            )
-        grid = (height // config.patch_size, width // config.patch_size)
+        grid = self.token_grid(latents)
         tokens = self.pos_embed(latents.to(self.compute_dtype))
-        positions = position_embedding(
-            grid, config.width, config.base_grid, config.interpolation_scale, latents.device
-        )
-        return tokens + positions.to(tokens.dtype), grid
+        return tokens + self.positions(grid, latents.device, tokens.dtype), grid
 
     def read_out(self, tokens: Tensor, output_rows: Tensor, grid: tuple[int, int]) -> Tensor:
         """tokens (B, N, D) on their grid, output_rows (1 or B, 2, D) → (B, out channels, H, W)."""

@@ -8,13 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.pipeline.profiles import Profile
+
+
+class PromptEncoder(Protocol):
+    """What is asked of a text encoder, whether it is one or knows what one made; see `TextEncoder`."""
+
+    @property
+    def caption_length(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+    def with_caption_length(self, caption_length: int) -> PromptEncoder: ...
+
+    def encode_groups(self, groups: Sequence[Sequence[str]]) -> list[tuple[Tensor, Tensor]]: ...
+
+    def null_embedding(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,16 @@ class EncodedPrompts:
     def __len__(self) -> int:
         return int(self.embeds.shape[0])
 
+    def of(self, index: int) -> EncodedPrompts:
+        """One prompt of them, with the null branch that it has."""
+        alone = slice(index, index + 1)
+        if self.negative_embeds is None or self.negative_mask is None:
+            return EncodedPrompts(self.embeds[alone], self.mask[alone])
+        null = alone if len(self.negative_embeds) > 1 else slice(None)
+        return EncodedPrompts(
+            self.embeds[alone], self.mask[alone], self.negative_embeds[null], self.negative_mask[null]
+        )
+
     def to(self, device: torch.device | str) -> EncodedPrompts:
         """The same on a device."""
         moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
@@ -53,7 +87,7 @@ class EncodedPrompts:
 
 
 def encode_prompts(
-    text_encoder: TextEncoder,
+    text_encoder: PromptEncoder,
     prompts: Sequence[str],
     negative_prompt: str,
     guided: bool,
@@ -67,11 +101,14 @@ def encode_prompts(
     WeightsError for a null_caption that has fewer rows than a caption has tokens.
     """
     profile.check_negative_prompt(negative_prompt)
-    embeds, mask = text_encoder.encode([profile.caption(prompt) for prompt in prompts])
+    groups = [[profile.caption(prompt) for prompt in prompts]]
+    if guided and profile.null_mask == "own":
+        groups.append([profile.caption(negative_prompt)])
+    (embeds, mask), *null_branch = text_encoder.encode_groups(groups)
     if not guided:
         return EncodedPrompts(embeds, mask)
-    if profile.null_mask == "own":
-        return EncodedPrompts(embeds, mask, *text_encoder.encode([profile.caption(negative_prompt)]))
+    if null_branch:
+        return EncodedPrompts(embeds, mask, *null_branch[0])
     null = text_encoder.null_embedding() if null_caption is None else null_caption
     if null.shape[0] < embeds.shape[1] or null.shape[1] != embeds.shape[2]:
         raise WeightsError(

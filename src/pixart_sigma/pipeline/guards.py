@@ -143,7 +143,8 @@ def check_finite(step: Step, dtype: torch.dtype) -> None:
 
 def check_pixels(pixels: Tensor, dtype: torch.dtype) -> None:
     """Raises WeightsError if what the autoencoder made is not finite."""
-    if not bool(pixels.isfinite().all()):
+    # Both are NaN if a pixel is; to ask each of them would take more memory than they do.
+    if not all(bool(extreme.isfinite()) for extreme in pixels.aminmax()):
         raise WeightsError(
             f"the autoencoder's pixels are not finite ({str(dtype).removeprefix('torch.')}), the picture would be "
             "black; use --dtype float32, or fetch the autoencoder again if it is that already"

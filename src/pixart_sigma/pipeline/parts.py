@@ -16,15 +16,25 @@ from torch import Tensor
 
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
+from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.pipeline.captions import PromptEncoder
 from pixart_sigma.pipeline.device import resolve_device, resolve_dtype
+from pixart_sigma.pipeline.prompt_cache import CachedTextEncoder
 from pixart_sigma.pipeline.request import Lora
 from pixart_sigma.pipeline.samplers import kinds_of
 from pixart_sigma.resolution import LATENT_SCALE, PATCH_SIZE
 from pixart_sigma.weights.catalogue import Release, SamplingKind
 from pixart_sigma.weights.checkpoint import read_checkpoint
-from pixart_sigma.weights.folder import PipelineFolders, caption_length, find_pipeline, read_json
+from pixart_sigma.weights.digests import text_encoder_digest
+from pixart_sigma.weights.folder import (
+    PipelineFolders,
+    caption_length,
+    find_pipeline,
+    read_json,
+    text_encoder_width,
+)
 from pixart_sigma.weights.lora import apply_loras, load_lora
 from pixart_sigma.weights.transformer import build
 
@@ -49,7 +59,7 @@ class Parts:
     transformer.
     """
 
-    text_encoder: TextEncoder | None
+    text_encoder: PromptEncoder | None
     transformer: PixArtTransformer | None
     autoencoder: Autoencoder | None
     scheduler_config: Mapping[str, Any] = field(default_factory=dict)
@@ -82,11 +92,13 @@ def load_parts(
     dtype: str,
     device: str,
     loras: Sequence[Lora],
-    text_encoder: TextEncoder | Load | None,
+    text_encoder: PromptEncoder | Load | None,
     transformer: PixArtTransformer | Load | None,
     autoencoder: Autoencoder | Load | None,
     *,
     null_caption_wanted: bool,
+    text_encoder_held: TextHold = "resident",
+    prompt_cache: Path | None = None,
 ) -> Parts:
     """See `TextToImage.from_pretrained`. Only what is loaded is looked for.
 
@@ -97,6 +109,12 @@ def load_parts(
     if loras and transformer is not LOAD:
         raise InvalidInput(
             "loras are merged into a transformer that is loaded, not into one that is shared or left out"
+        )
+    check_text_hold(text_encoder_held)
+    if text_encoder is not LOAD and (text_encoder_held != "resident" or prompt_cache is not None):
+        raise InvalidInput(
+            "text_encoder_held and prompt_cache are for a text encoder that is loaded, not for one that is shared or "
+            "left out; leave them out too"
         )
     wanted = [
         *(("transformer",) if transformer is LOAD else ()),
@@ -125,12 +143,9 @@ def load_parts(
             null_caption
         )  # of the checkpoint itself; what else tells the length may be its components'
     if isinstance(text_encoder, Load):
-        text_encoder = TextEncoder.from_pretrained(
-            folders["text_encoder"],
-            chosen_dtype,
-            tokenizer_folder=folders["tokenizer"],
-            caption_length=length,
-        ).to(chosen_device)
+        text_encoder = _load_text_encoder(
+            folders, chosen_dtype, length, chosen_device, text_encoder_held, prompt_cache
+        )
     elif text_encoder is not None and text_encoder.caption_length != length:
         text_encoder = text_encoder.with_caption_length(length)
     borrowed = not isinstance(autoencoder, Load)
@@ -154,6 +169,43 @@ def load_parts(
     )
 
 
+def _load_text_encoder(
+    folders: PipelineFolders,
+    dtype: torch.dtype,
+    length: int,
+    device: torch.device,
+    held: TextHold,
+    prompt_cache: Path | None,
+) -> PromptEncoder:
+    """With a prompt_cache nothing is loaded yet."""
+    folder = folders["text_encoder"]
+
+    def load() -> TextEncoder:
+        return TextEncoder.from_pretrained(
+            folder,
+            dtype,
+            tokenizer_folder=folders["tokenizer"],
+            caption_length=length,
+            held=held,
+            device=device,
+        )
+
+    if prompt_cache is None:
+        return load()
+    width = text_encoder_width(folders)  # before all files are read
+    precision = str(dtype).removeprefix("torch.")
+    return CachedTextEncoder(
+        prompt_cache,
+        # `find_pipeline` never takes a tokenizer from elsewhere than its text encoder.
+        text_encoder_digest(folder, prompt_cache),
+        precision if is_exact(held) else f"{precision} {held}",
+        length,
+        width,
+        load,
+        device,
+    )
+
+
 def _load_transformer(
     path: Path, dtype: torch.dtype, loras: Sequence[Lora]
 ) -> tuple[PixArtTransformer, Tensor | None]:
@@ -169,16 +221,14 @@ def _load_transformer(
 
 
 def _check_fit(
-    text_encoder: TextEncoder | None, transformer: PixArtTransformer | None, autoencoder: Autoencoder | None
+    text_encoder: PromptEncoder | None, transformer: PixArtTransformer | None, autoencoder: Autoencoder | None
 ) -> None:
     checks: list[tuple[str, int, int]] = []
     config = transformer.config if transformer is not None else None
     if config is not None:
         checks.append(("the transformer's patch size", config.patch_size, PATCH_SIZE))
     if text_encoder is not None and config is not None:
-        checks.append(
-            ("the text encoder's width", text_encoder.model.config.d_model, config.caption_channels)
-        )
+        checks.append(("the text encoder's width", text_encoder.width, config.caption_channels))
     if autoencoder is not None:
         checks.append(("the autoencoder's pixels per latent", autoencoder.latent_scale, LATENT_SCALE))
         if config is not None:

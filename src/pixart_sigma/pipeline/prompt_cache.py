@@ -1,6 +1,7 @@
 """Embeddings of prompts, kept on disk: a prompt is encoded once, and where all are known no text encoder is loaded.
 
     FOLDER/1a2b3c4d/5e6f7a8b.safetensors   embedding (L, C), unpadded, as it was computed; a folder per text encoder
+    FOLDER/digests/9c0d1e2f                which text encoder files of these sizes and times are, see weights/digests.py
 
 Every file says which text encoder, precision, caption length and text it is for, by a digest of them all, and
 whether it is whole; one that says something else is made again. Nothing is ever deleted.
@@ -16,7 +17,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import safetensors.torch
 import torch
@@ -45,14 +46,16 @@ class CachedTextEncoder:
         digest: str,
         precision: str,
         caption_length: int,
+        width: int,
         load: Callable[[], TextEncoder],
         device: torch.device | str = "cpu",
     ) -> None:
         """folder: need not exist yet. digest: of the text encoder's and tokenizer's files. precision: what else the
-        values depend on, "bfloat16" or "nf4", say. load: called for the first prompt that is not known; its caption
-        length is caption_length. device: of what is returned.
+        values depend on, "bfloat16" or "bfloat16 nf4", say. width: C. load: called for the first prompt that is not
+        known. device: of what is returned.
         """
         self.caption_length = caption_length
+        self.width = width
         self.device = torch.device(device)
         self._folder = folder
         self._digest = digest
@@ -67,34 +70,62 @@ class CachedTextEncoder:
             self._text_encoder.to(device)
         return self
 
+    @property
+    def weight_bytes(self) -> int:
+        """As `TextEncoder.weight_bytes`; nothing as long as none is loaded."""
+        return 0 if self._text_encoder is None else self._text_encoder.weight_bytes
+
+    @property
+    def model(self) -> Any:
+        """The text encoder's, loaded for whoever asks."""
+        return self._loaded().model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The text encoder's, loaded for whoever asks."""
+        return self._loaded().tokenizer
+
+    def with_caption_length(self, caption_length: int) -> CachedTextEncoder:
+        """The same for captions of at most another length, which are other files; the text encoder is shared."""
+        return CachedTextEncoder(
+            self._folder,
+            self._digest,
+            self._precision,
+            caption_length,
+            self.width,
+            self._loaded,
+            self.device,
+        )
+
     def release(self) -> None:
         """Lets go of the text encoder, which is loaded again if need be."""
         self._text_encoder = None
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """As `TextEncoder.encode`: (embeddings (B, L, C), zero on padding; mask (B, L) bool).
 
         Warns (UserWarning) of prompts that are cut, known ones too, and of a folder that cannot be written.
         """
+        (encoded,) = self.encode_groups([prompts])
+        return encoded
+
+    @torch.no_grad()
+    def encode_groups(self, groups: Sequence[Sequence[str]]) -> list[tuple[Tensor, Tensor]]:
+        """As `TextEncoder.encode_groups`: what `encode` makes of each group."""
         known: dict[str, Tensor] = {}
-        for prompt in dict.fromkeys(prompts):
+        missing: list[list[str]] = []
+        for prompt in dict.fromkeys(prompt for prompts in groups for prompt in prompts):
             stored = self._read("caption", prompt)
             if stored is not None:
                 known[prompt], warning = stored
                 if warning:
                     warnings.warn(warning, stacklevel=2)
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        if missing:
-            text_encoder = self._encoder()
-            embeddings, mask = text_encoder.encode(missing)
-            fresh = {prompt: row[real] for prompt, row, real in zip(missing, embeddings, mask, strict=True)}
-            self._write("caption", {p: (row, _cut_warning(text_encoder, p)) for p, row in fresh.items()})
-            known |= fresh
-        rows = [known[prompt].to(self.device) for prompt in prompts]
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return padded, torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
+        asked = set(known)
+        for prompts in groups:
+            missing.append([prompt for prompt in dict.fromkeys(prompts) if prompt not in asked])
+            asked.update(prompts)
+        known |= self._encode([prompts for prompts in missing if prompts])
+        return [self._padded([known[prompt].to(self.device) for prompt in prompts]) for prompts in groups]
 
     @torch.no_grad()
     def null_embedding(self) -> Tensor:
@@ -102,14 +133,33 @@ class CachedTextEncoder:
         stored = self._read("null", "")
         if stored is not None:
             return stored[0].to(self.device)
-        embedding = self._encoder().null_embedding(self.caption_length)
+        embedding = self._loaded().null_embedding(self.caption_length)
         self._write("null", {"": (embedding, "")})
         return embedding.to(self.device)
 
-    def _encoder(self) -> TextEncoder:
+    def _loaded(self) -> TextEncoder:
         if self._text_encoder is None:
-            self._text_encoder = self._load()
+            self._text_encoder = self._load().with_caption_length(self.caption_length).to(self.device)
         return self._text_encoder
+
+    def _encode(self, groups: list[list[str]]) -> dict[str, Tensor]:
+        """Prompts that are not known → the embedding (L, C) of each, which is kept."""
+        if not groups:
+            return {}
+        text_encoder = self._loaded()
+        fresh = {
+            prompt: row[real]
+            for prompts, encoded in zip(groups, text_encoder.encode_groups(groups), strict=True)
+            for prompt, row, real in zip(prompts, *encoded, strict=True)
+        }
+        self._write("caption", {p: (row, _cut_warning(text_encoder, p)) for p, row in fresh.items()})
+        return fresh
+
+    def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Embeddings (L, C) of several lengths → as `encode` returns them."""
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return padded, torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
 
     def _key(self, kind: Kind, text: str) -> str:
         content = [_LAYOUT, self._digest, self._precision, self.caption_length, kind, text]

@@ -5,12 +5,12 @@ elsewhere.
 """
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.samplers import (
     DEFAULT_GUIDANCE_SCALE,
     DEFAULT_SAMPLER,
@@ -21,7 +21,6 @@ from pixart_sigma.resolution import check_size
 from pixart_sigma.weights.folder import find_lora
 
 DTYPE_NAMES = ("float32", "bfloat16")
-MAX_WINDOW_SIDE = 4  # 4x4 is the strongest compression in use
 MAX_IMAGES = 64  # they are made as one batch
 MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit integer
 
@@ -30,8 +29,8 @@ MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit in
 class Request:
     """The parameters of one call; raises InvalidInput if one breaks a rule or would be ignored.
 
-    `height` and `width` in pixels, both or neither (then the model's own base); `kv_compression` is a window
-    (height, width) in tokens.
+    `height` and `width` in pixels, both or neither (then the model's own base). `kv_compression` may be given as a
+    window (height, width) in tokens alone, and is then averaged in the deeper half of the blocks.
     """
 
     prompts: tuple[str, ...]
@@ -43,7 +42,7 @@ class Request:
     seed: int = 0
     num_images: int = 1
     sampler: str = DEFAULT_SAMPLER
-    kv_compression: tuple[int, int] | None = None
+    kv_compression: KVCompressionRequest | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
@@ -89,8 +88,14 @@ class Request:
                 f"sampler {self.sampler!r} takes no guidance, which is distilled into its models; "
                 f"use --guidance-scale 1 instead of {self.guidance_scale:g}"
             )
-        if self.kv_compression is not None:
-            check_window(self.kv_compression)
+        if isinstance(self.kv_compression, tuple):
+            object.__setattr__(self, "kv_compression", KVCompressionRequest(self.kv_compression))
+
+    @property
+    def compression(self) -> KVCompressionRequest | None:
+        """`kv_compression`, whole."""
+        assert not isinstance(self.kv_compression, tuple)
+        return self.kv_compression
 
 
 def make_request(
@@ -115,27 +120,6 @@ def check_dtype(dtype: str) -> None:
 def _check_range(name: str, value: int, lowest: int, highest: int, remedy: str) -> None:
     if not lowest <= value <= highest:
         raise InvalidInput(f"{name} {value} is outside {lowest} to {highest}; {remedy}")
-
-
-def check_window(window: tuple[int, int]) -> None:
-    """Raises InvalidInput unless the window (height, width) compresses and is at most 4x4."""
-    if window == (1, 1) or not all(1 <= side <= MAX_WINDOW_SIDE for side in window):
-        raise InvalidInput(
-            f"compression window {window[0]}x{window[1]} is not between 1x2 and "
-            f"{MAX_WINDOW_SIDE}x{MAX_WINDOW_SIDE}; 2x2 is a good choice"
-        )
-
-
-def parse_window(text: str) -> tuple[int, int]:
-    """`HxW` in tokens, such as "2x2", → (height, width). Raises InvalidInput."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if match is None:
-        raise InvalidInput(
-            f"compression window {text!r} is not HEIGHTxWIDTH in tokens; write for example 2x2"
-        )
-    window = (int(match[1]), int(match[2]))
-    check_window(window)
-    return window
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Legend: B pictures of a call, C latent channels, h, w latents (pixels / 8).
 Knows nothing of files beyond those that it loads its parts from, of training, or of the command line.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -13,25 +14,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pixart_sigma.diffusion.sampling import OnStep, Step, denoise
+from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step, denoise
 from pixart_sigma.encoders.autoencoder import Autoencoder
-from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.model.conditions import Captions
+from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline import guards
-from pixart_sigma.pipeline.captions import EncodedPrompts, encode_prompts
+from pixart_sigma.pipeline.captions import EncodedPrompts, PromptEncoder, encode_prompts
 from pixart_sigma.pipeline.images import to_image
+from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
 from pixart_sigma.pipeline.parts import LOAD, Load, Parts, load_parts
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, find_profile
 from pixart_sigma.pipeline.request import Lora, Request, make_request
 from pixart_sigma.pipeline.samplers import OWN_SAMPLERS, check_sampler, make_scheduler
 from pixart_sigma.resolution import LATENT_SCALE
+from pixart_sigma.weights.compression import compressed_blocks
 from pixart_sigma.weights.folder import PipelineFolders
-from pixart_sigma.weights.transformer import with_average_compression
+from pixart_sigma.weights.transformer import with_kv_compression
 
 Output = Literal["images", "latents"]
 Part = TypeVar("Part")
+Placed = Callable[[PixArtTransformer], AbstractContextManager[Denoiser]]
+"""A transformer → what samples in its place for as long as the context lasts; see `pipeline/placement`."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,11 @@ class TextToImage:
         device: str = "auto",
         loras: Sequence[Lora] = (),
         profile: str = DEFAULT_PROFILE,
-        text_encoder: TextEncoder | Load | None = LOAD,
+        text_encoder: PromptEncoder | Load | None = LOAD,
         transformer: PixArtTransformer | Load | None = LOAD,
         autoencoder: Autoencoder | Load | None = LOAD,
+        text_encoder_held: TextHold = "resident",
+        prompt_cache: Path | None = None,
     ) -> Self:
         """A model → TextToImage.
 
@@ -80,9 +89,12 @@ class TextToImage:
         (float32 on the CPU, else bfloat16). device: as torch names it, or auto (a GPU if there is one). loras: merged
         into the transformer; several add up. profile: see `pipeline/profiles.py`. text_encoder, transformer,
         autoencoder: another pipeline's part, which is shared and stays as it is, or None to leave it out.
+        text_encoder_held: how its weights are held, see `encoders/text_holds.py`. prompt_cache: a folder, which need
+        not exist yet; what is encoded is kept there, and a text encoder is loaded for what is not.
 
         Raises InvalidInput for an unknown model, dtype, device or profile, and for loras without a transformer to
-        load; WeightsError for a broken file, parts that do not fit one another, or a LoRA that does not fit.
+        load; WeightsError for a broken file, parts that do not fit one another, or a LoRA that does not fit;
+        MissingDependency for a hold whose package is not installed.
         """
         parts = load_parts(
             model,
@@ -95,6 +107,8 @@ class TextToImage:
             transformer,
             autoencoder,
             null_caption_wanted=find_profile(profile).null_mask == "caption",
+            text_encoder_held=text_encoder_held,
+            prompt_cache=prompt_cache,
         )
         return cls(parts, profile)
 
@@ -109,7 +123,7 @@ class TextToImage:
         return self._parts.name
 
     @property
-    def text_encoder(self) -> TextEncoder:
+    def text_encoder(self) -> PromptEncoder:
         """Raises InvalidInput if it was left out; so do the other parts."""
         return _there(
             self._parts.text_encoder, "text_encoder", "give embeddings that were encoded before (encoded=…)"
@@ -149,7 +163,7 @@ class TextToImage:
         seed: int = 0,
         num_images: int = 1,
         sampler: str | None = None,
-        kv_compression: tuple[int, int] | None = None,
+        kv_compression: KVCompressionRequest | tuple[int, int] | None = None,
         on_step: OnStep | None = None,
         noise: Tensor | None = None,
         output: Output = "images",
@@ -228,13 +242,16 @@ class TextToImage:
         *,
         noise: Tensor | None = None,
         on_step: OnStep | None = None,
+        branches_together: bool = True,
+        placed: Placed = nullcontext,
     ) -> Tensor:
         """What `encode` made of the request's prompts, and the request → latents (B, C, h, w), scaled, fp32.
 
         Needs the transformer alone. noise (B, C, h, w), of unit variance, takes the place of the seeds' own; what a
         sampler draws on the way comes from these still. on_step: called after each step; False stops, and the
-        latents so far are the result. Raises InvalidInput for what does not fit the request or the model,
-        WeightsError for latents that are not finite.
+        latents so far are the result. branches_together: see `diffusion.sampling.denoise`. placed: where the
+        transformer computes, by default where it is. Raises InvalidInput for what does not fit the request or the
+        model, WeightsError for latents that are not finite.
         """
         model = self.transformer
         if len(encoded) != len(request.prompts):
@@ -254,34 +271,32 @@ class TextToImage:
                 f"noise {tuple(noise.shape)} does not fit; it must be {tuple(own_noise.shape)}"
             )
 
-        if request.kv_compression is not None:
-            model = with_average_compression(model, request.kv_compression)
-        device, dtype = model.proj_out.weight.device, model.proj_out.weight.dtype
-        micro_conditions = {}
-        if model.config.micro_conditioning:
-            aspect_ratio = self.profile.aspect_ratio(height, width, self.base_resolution)
-            micro_conditions["image_size"] = torch.tensor([[height, width]], device=device)
-            micro_conditions["aspect_ratio"] = torch.tensor([[aspect_ratio]], device=device)
+        if request.compression is not None:
+            model = with_kv_compression(model, compression_of(request.compression, model.config))
+        dtype = model.proj_out.weight.dtype
 
         def checked(step: Step) -> bool | None:
             guards.check_finite(step, dtype)
             return None if on_step is None else on_step(step)
 
-        with torch.no_grad():
+        with torch.no_grad(), placed(model) as denoiser:
+            device = model.proj_out.weight.device
+            micro_conditions = {}
+            if model.config.micro_conditioning:
+                aspect_ratio = self.profile.aspect_ratio(height, width, self.base_resolution)
+                micro_conditions["image_size"] = torch.tensor([[height, width]], device=device)
+                micro_conditions["aspect_ratio"] = torch.tensor([[aspect_ratio]], device=device)
             encoded = encoded.to(device)
-            captions = model.prepare_captions(encoded.embeds, encoded.mask).repeat(request.num_images)
-            negative = None
-            if encoded.negative_embeds is not None and encoded.negative_mask is not None:
-                negative = model.prepare_captions(encoded.negative_embeds, encoded.negative_mask)
-                negative = negative.repeat(len(captions) // len(negative))
+            # Given on without a name here, so that they go once they are put together.
             return denoise(
-                model,
+                denoiser,
                 noise.to(device),
-                captions,
-                negative,
+                model.prepare_captions(encoded.embeds, encoded.mask).repeat(request.num_images),
+                _negative_captions(model, encoded, len(noise)),
                 make_scheduler(request.sampler, self.scheduler_config, self.profile),
                 request.num_steps,
                 request.guidance_scale,
+                branches_together=branches_together,
                 generator=generators,
                 on_step=checked,
                 **micro_conditions,
@@ -302,6 +317,19 @@ class TextToImage:
                 images.append(to_image(pixels))
                 guards.check_not_black(images[-1], index)
         return images
+
+
+def compression_of(wanted: KVCompressionRequest, config: TransformerConfig) -> KVCompression:
+    """What a call asks for, for a model of that many blocks. Raises InvalidInput for blocks that it does not have."""
+    blocks = compressed_blocks(wanted.blocks, config.num_layers)
+    return KVCompression(wanted.window, wanted.operator, blocks)
+
+
+def _negative_captions(model: PixArtTransformer, encoded: EncodedPrompts, batch: int) -> Captions | None:
+    if encoded.negative_embeds is None or encoded.negative_mask is None:
+        return None
+    captions = model.prepare_captions(encoded.negative_embeds, encoded.negative_mask)
+    return captions.repeat(batch // len(captions))
 
 
 def _seeds(request: Request) -> list[int]:

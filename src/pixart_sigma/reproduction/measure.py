@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, draw_scenes, world_fingerprint
-from pixart_sigma.data.features.digests import files_digest
 from pixart_sigma.evaluation.features import extractor
 from pixart_sigma.evaluation.judges.file import judge_file
 from pixart_sigma.evaluation.metrics.reference import save_reference
@@ -32,6 +31,7 @@ from pixart_sigma.reproduction.metric import (
 )
 from pixart_sigma.reproduction.scale import Scale
 from pixart_sigma.reproduction.stages import short_digest
+from pixart_sigma.weights.digests import files_digest
 from pixart_sigma.world import dense_caption, sample_scene
 from pixart_sigma.world.captions import STATEMENTS
 

@@ -20,12 +20,12 @@ from statistics import median
 from typing import Any
 
 from pixart_sigma.data.drawn import world_fingerprint
-from pixart_sigma.data.features.digests import autoencoder_digest, text_encoder_digest
 from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.reproduction.results import Cost
 from pixart_sigma.reproduction.study import Stage, Trained
 from pixart_sigma.training.recipe import TransformerRecipe, load_recipe, read_recipe_text
 from pixart_sigma.training.watching.metrics import read_metrics
+from pixart_sigma.weights.digests import autoencoder_digest, text_encoder_digest
 from pixart_sigma.weights.folder import POCKET, find_pipeline
 
 METRICS_FILE = "metrics.jsonl"

@@ -38,7 +38,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.checkpoint.storage import WriteResult
 
 from pixart_sigma.errors import PixArtSigmaError, WeightsError
-from pixart_sigma.training.parallel.processes import Processes
+from pixart_sigma.pipeline.placement.processes import Processes
 
 # A file is put together in memory before it is written; this bounds what that takes.
 _FILE_BYTES = 2**30

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pixart_sigma.allocator import trim_now_and_then
 from pixart_sigma.errors import PixArtSigmaError, RecipeError, Stopped
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.checkpoint import Checkpoints, TrainingState
 from pixart_sigma.training.optimizers import MovingAverage, build_optimizers, rate_factor, set_rate
-from pixart_sigma.training.parallel import Processes, parallelise
+from pixart_sigma.training.parallel import parallelise
 from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.prefetch import prefetched
 from pixart_sigma.training.recipe import Recipe, dump_recipe
@@ -189,6 +191,7 @@ def run_loop(
             terms = outcome.terms | {"gradient_norm": outcome.gradient_norm}
             record.step(finished, terms if outcome.finite else {}, factor)
             checkpoints.poll()
+            trim_now_and_then()
             if outcome.signal:
                 save(finished, wait=True)
                 raise Stopped(

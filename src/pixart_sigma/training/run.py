@@ -30,8 +30,8 @@ from pixart_sigma.training.recipe.process import check_groups, microbatch
 from pixart_sigma.weights.atomic import written_whole
 
 if TYPE_CHECKING:
+    from pixart_sigma.pipeline.placement.processes import Processes
     from pixart_sigma.training.loop import Task
-    from pixart_sigma.training.parallel import Processes
 
 
 def train(
@@ -51,9 +51,9 @@ def train(
     """
     resolved = load_recipe(recipe, overrides)
     # A wrong recipe is reported before torch is imported, which takes seconds.
+    from pixart_sigma.pipeline.placement.processes import joined
     from pixart_sigma.training.checkpoint import finished_checkpoints
     from pixart_sigma.training.loop import run_loop
-    from pixart_sigma.training.parallel import joined
 
     found = finished_checkpoints(output / "checkpoints")
     if found and not resume:

@@ -25,15 +25,10 @@ from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.checkpoint import DROPPED
+from pixart_sigma.weights.compression import NamedBlocks, compressed_blocks
 from pixart_sigma.weights.transformer import COMPRESSION_PARAMETERS, build
 
 Action = Literal["kept", "resized", "made", "dropped", "configured"]
-NamedBlocks = Literal["shallow", "middle", "deep", "all"]
-
-# Where the compressing half of the paper's 28 blocks begins (Table 3a), counted from 0: the released configuration
-# lists 14 … 27 for "deep", and 7 … 20 is the middle only when counted so.
-PAPER_NUM_BLOCKS = 28
-PAPER_FIRST_BLOCK = {"shallow": 1, "middle": 7, "deep": 14}
 # Buffers of old checkpoints that have no slot here, under diffusers' and the official names.
 BUFFERS = DROPPED | {
     "pos_embed": DROPPED["pos_embed.pos_embed"],
@@ -140,28 +135,6 @@ def compression_of(recipe: CompressionStart, num_layers: int) -> KVCompression:
         recipe.norm,
         recipe.from_tokens,
     )
-
-
-def compressed_blocks(blocks: NamedBlocks | tuple[int, ...], num_layers: int) -> tuple[int, ...]:
-    """Blocks by name or number → their numbers from 0, in the proportions of the paper's Table 3a.
-
-    Half of the blocks each (rounded up), of 28: shallow 1 … 14, middle 7 … 20, deep 14 … 27.
-    Raises InvalidInput for an unknown name and for numbers beyond the model.
-    """
-    if isinstance(blocks, str):
-        if blocks == "all":
-            return tuple(range(num_layers))
-        if blocks not in PAPER_FIRST_BLOCK:
-            names = ", ".join((*PAPER_FIRST_BLOCK, "all"))
-            raise InvalidInput(f"unknown blocks {blocks!r}; one of {names}, or their numbers")
-        first = num_layers * PAPER_FIRST_BLOCK[blocks] // PAPER_NUM_BLOCKS
-        return tuple(range(first, first + num_layers - num_layers // 2))
-    beyond = [block for block in blocks if not 0 <= block < num_layers]
-    if beyond:
-        raise InvalidInput(
-            f"kv_compression names blocks {beyond}; the model has 0 to {num_layers - 1} (blocks = 'deep')"
-        )
-    return tuple(blocks)
 
 
 def write_surgery_log(changes: Sequence[Change], path: Path) -> None:

@@ -59,6 +59,14 @@ def _umask() -> int:
     return umask
 
 
+def check_output_folder(path: Path) -> None:
+    """Raises InvalidInput unless `path` is a folder, or one can be made there."""
+    if path.exists() and not path.is_dir():
+        raise InvalidInput(f"output {path} is a file; name a folder")
+    if not path.exists() and not path.parent.is_dir():
+        raise InvalidInput(f"output folder {path.parent} does not exist; create it first")
+
+
 def check_writable(path: Path) -> None:
     """Raises InvalidInput unless a file can be written at `path`; leaves nothing there."""
     if path.is_dir():

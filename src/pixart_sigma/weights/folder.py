@@ -259,6 +259,12 @@ def base_resolution(folders: PipelineFolders) -> int:
     return _positive(read_json(path), "sample_size", path) * LATENT_SCALE
 
 
+def text_encoder_width(folders: PipelineFolders) -> int:
+    """Channels of the text encoder's embeddings, as its config.json says."""
+    path = folders["text_encoder"] / "text_encoder" / "config.json"
+    return _positive(read_json(path), "d_model", path)
+
+
 def scheduler_config(folders: PipelineFolders) -> dict[str, Any]:
     """What its scheduler_config.json says. Raises WeightsError if there is none."""
     return read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json")

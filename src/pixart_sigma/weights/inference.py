@@ -87,6 +87,12 @@ def count_layers(weights: Mapping[str, Tensor], source: str) -> int:
     return len(numbers)
 
 
+def block_number(name: str) -> int | None:
+    """The block that a parameter belongs to, if any."""
+    match = _BLOCK.match(name)
+    return int(match[1]) if match else None
+
+
 def block_numbers(names: Iterable[str]) -> set[str]:
     """The blocks that these names speak of, as they are written."""
     return {match[1] for name in names if (match := _BLOCK.match(name))}

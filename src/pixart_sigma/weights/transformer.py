@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixart_sigma.encoders.pretrained import abbreviate, first_line
-from pixart_sigma.errors import WeightsError
+from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.checkpoint import CONFIG_FILE, INDEX_FILE, read_checkpoint
 from pixart_sigma.weights.config import config_content
-from pixart_sigma.weights.inference import block_numbers
+from pixart_sigma.weights.inference import block_number, block_numbers
 
 SHARD_PATTERN = "diffusion_pytorch_model{suffix}.safetensors"
 DEFAULT_SHARD_SIZE = "10GB"  # diffusers' own
@@ -117,18 +117,39 @@ def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: s
     return model
 
 
-def with_average_compression(model: PixArtTransformer, window: tuple[int, int]) -> PixArtTransformer:
-    """The same parameters, with keys and values averaged over a window (height, width) in the deeper half of
-    the blocks.
+def with_kv_compression(model: PixArtTransformer, compression: KVCompression) -> PixArtTransformer:
+    """The same parameters, with this compression in the place of whatever the model has.
 
-    Training-free (paper section 3.2: the deeper half compresses at the least cost); replaces whatever
-    compression the model has. Raises InvalidInput for a window that compresses nothing.
+    Without training for every operator but `conv` (paper section 3.2), which takes the window, the norm and the
+    weights that the model has, in all or some of its compressed blocks. Raises InvalidInput where it has none.
     """
-    num_layers = model.config.num_layers
-    compression = KVCompression(window, "average", tuple(range(num_layers // 2, num_layers)))
-    parameters = {
-        name: tensor for name, tensor in model.state_dict().items() if COMPRESSION_PARAMETERS not in name
-    }
+    parameters = dict(model.state_dict())
+    if compression.operator == "conv":
+        compression = replace(compression, norm=trained_compression(model.config, compression).norm)
+    for name in list(parameters):
+        if COMPRESSION_PARAMETERS in name and not (
+            compression.operator == "conv" and block_number(name) in compression.blocks
+        ):
+            del parameters[name]
     compressed = build(replace(model.config, kv_compression=compression), parameters, "the model")
     compressed.train(model.training)
     return compressed
+
+
+def trained_compression(config: TransformerConfig, wanted: KVCompression) -> KVCompression:
+    """The model's own compression, whose convolutions include those that are wanted; InvalidInput if they do not."""
+    own = config.kv_compression
+    if own is None or own.operator != "conv":
+        raise InvalidInput("operator 'conv' needs weights that this model was not trained with; use average")
+    if own.window != wanted.window:
+        raise InvalidInput(
+            f"operator 'conv' of this model has a window of {own.window[0]}x{own.window[1]}, not "
+            f"{wanted.window[0]}x{wanted.window[1]}; use that one, or average"
+        )
+    lacking = sorted(set(wanted.blocks) - set(own.blocks))
+    if lacking:
+        raise InvalidInput(
+            f"operator 'conv' has no weights in block {lacking[0]}, this model has them in "
+            f"{', '.join(map(str, own.blocks))}; name some of these, or use average"
+        )
+    return own

@@ -40,3 +40,11 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(plane, "_file", FullDisk())
     with pytest.raises(InvalidInput, match=r"No space left on device.*raise the memory limit"):
         plane.write(0, torch.zeros(2, 2, 1))
+
+
+def test_rows_that_were_not_written_cannot_be_read(tmp_path: Path) -> None:
+    plane = FilePlane(2, 2, 1, torch.float32, tmp_path)
+    plane.write(0, torch.zeros(1, 2, 1))
+    with pytest.raises(EOFError):
+        plane.read(0, torch.empty(2, 2, 1))
+    plane.close()

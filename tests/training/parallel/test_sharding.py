@@ -10,7 +10,8 @@ from torch.distributed.tensor import DTensor
 
 from comparison import relative_error
 from pixart_sigma.errors import RecipeError
-from pixart_sigma.training.parallel import Parallel, Processes, parallelise
+from pixart_sigma.pipeline.placement.processes import Processes
+from pixart_sigma.training.parallel import Parallel, parallelise
 from ranks import run_ranks
 from tiny_objective import Objective, batch_of, recipes
 

@@ -60,7 +60,8 @@ def _picture(job: Job, watch: Stopwatch) -> Compute:
         outputs["latents"], outputs["pixels"] = latents, decode_latents(latents)
         return outputs["pixels"]
 
-    model.text_encoder.encode = watch.watched("text", model.text_encoder.encode)  # type: ignore[method-assign]
+    text_encoder = model.text_encoder
+    text_encoder.encode_groups = watch.watched("text", text_encoder.encode_groups)  # type: ignore[method-assign]
     model.autoencoder.decode = watch.watched("decode", decode)  # type: ignore[method-assign]
 
     def compute() -> Outputs:

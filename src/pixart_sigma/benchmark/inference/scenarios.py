@@ -70,13 +70,13 @@ class Scenario:
         return needed[self.work]
 
 
-def _xl(side: int) -> Shapes:
+def xl_shapes(side: int) -> Shapes:
     """PixArt-Σ XL/2 for a base of that many pixels, T5-XXL and SDXL's autoencoder."""
     transformer = TransformerConfig(sample_size=side // LATENT_SCALE, interpolation_scale=side / 512)
     return Shapes(transformer, T5Shape(), AutoencoderShape())
 
 
-_TINY = Shapes(
+TINY_SHAPES = Shapes(
     TransformerConfig(
         num_layers=2,
         num_attention_heads=2,
@@ -91,23 +91,25 @@ _TINY = Shapes(
 )
 _TINY_SIDE = 64
 SCENARIOS: dict[Suite, tuple[Scenario, ...]] = {
-    "transformer": tuple(Scenario(f"xl-{side}", "forward", _xl(side), side) for side in (256, 512, 1024)),
-    "pipeline": tuple(Scenario(f"sigma-{side}", "picture", _xl(side), side) for side in (256, 512)),
+    "transformer": tuple(
+        Scenario(f"xl-{side}", "forward", xl_shapes(side), side) for side in (256, 512, 1024)
+    ),
+    "pipeline": tuple(Scenario(f"sigma-{side}", "picture", xl_shapes(side), side) for side in (256, 512)),
     "vae": tuple(
-        Scenario(f"{work}-{side}", work, _xl(side), side)
+        Scenario(f"{work}-{side}", work, xl_shapes(side), side)
         for side in (256, 512)
         for work in ("decode", "encode")
     ),
-    "text-encoder": (Scenario("t5-xxl", "text", _xl(256)),),
+    "text-encoder": (Scenario("t5-xxl", "text", xl_shapes(256)),),
 }
 TINY: dict[Suite, tuple[Scenario, ...]] = {
-    "transformer": (Scenario("tiny", "forward", _TINY, _TINY_SIDE),),
-    "pipeline": (Scenario("tiny", "picture", _TINY, _TINY_SIDE),),
+    "transformer": (Scenario("tiny", "forward", TINY_SHAPES, _TINY_SIDE),),
+    "pipeline": (Scenario("tiny", "picture", TINY_SHAPES, _TINY_SIDE),),
     "vae": (
-        Scenario("tiny", "decode", _TINY, _TINY_SIDE),
-        Scenario("tiny-encode", "encode", _TINY, _TINY_SIDE),
+        Scenario("tiny", "decode", TINY_SHAPES, _TINY_SIDE),
+        Scenario("tiny-encode", "encode", TINY_SHAPES, _TINY_SIDE),
     ),
-    "text-encoder": (Scenario("tiny", "text", _TINY),),
+    "text-encoder": (Scenario("tiny", "text", TINY_SHAPES),),
 }
 """For the tests: seconds, and their figures mean nothing."""
 

@@ -4,9 +4,9 @@ A column's name ends with the beginning of the digest of the weights that made i
 reader must know, stand in its metadata and are checked when it is opened.
 """
 
-from pixart_sigma.data.features.digests import autoencoder_digest, text_encoder_digest
 from pixart_sigma.data.features.embeddings import EmbeddingsColumn, add_embeddings, embeddings_column
 from pixart_sigma.data.features.latents import LatentsColumn, add_latents, latents_column
+from pixart_sigma.weights.digests import autoencoder_digest, text_encoder_digest
 
 __all__ = [
     "EmbeddingsColumn",

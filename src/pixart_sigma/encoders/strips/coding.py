@@ -1,8 +1,8 @@
 """Latents ↔ pixels through a diffusers autoencoder, exactly and within a limit on memory.
 
 Legend: H, W pixels, h, w latents (H / 8, W / 8), C latent channels. Latents here are unscaled.
-Knows nothing of pictures as files, nor where the limit comes from. On the CPU it leaves the C allocator set to give
-large blocks back; `pixart_sigma.allocator.keep_freed_memory` sets it for speed again.
+Knows nothing of pictures as files, nor where the limit comes from. While it runs the C allocator returns large
+blocks, also to what the caller does between two strips of `decode_rows`.
 """
 
 import shutil
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixart_sigma.encoders.strips.freed_memory import map_large_blocks, return_freed_memory
+from pixart_sigma.allocator import returning_freed_memory, trim
 from pixart_sigma.encoders.strips.layout import Layer, decoder_layers, encoder_layers, expect_autoencoder
 from pixart_sigma.encoders.strips.operations import operation, pointwise, unfolds
-from pixart_sigma.encoders.strips.plan import MIB, Plan, plan_strips
+from pixart_sigma.encoders.strips.plan import MIB, Circumstances, Plan, Step, least_bytes, plan_strips
 from pixart_sigma.encoders.strips.planes import FilePlane, MemoryPlane, Plane
 from pixart_sigma.encoders.strips.statistics import Statistics
 from pixart_sigma.errors import InvalidInput
@@ -26,19 +26,37 @@ OnProgress = Callable[[float], object]
 
 
 def plan_decode(
-    model: Any, height: int, width: int, *, limit_bytes: int, may_spill: bool, keeps_pixels: bool = True
+    model: Any,
+    height: int,
+    width: int,
+    *,
+    limit_bytes: int,
+    may_spill: bool,
+    keeps_pixels: bool = True,
+    device: torch.device | None = None,
 ) -> Plan:
     """Latents (height, width) → how they are decoded within limit_bytes above the weights.
 
-    The model may be on the meta device, and then counts as one on the CPU. keeps_pixels: as `decode_in_strips` does,
-    and `decode_rows` does not. Raises InvalidInput for a limit that cannot be met, WeightsError for an unknown layout.
+    keeps_pixels: as `decode_in_strips` does, and `decode_rows` does not. device: the model's own by default; a model
+    on the meta device counts as one on the CPU. Raises InvalidInput for a limit that cannot be met, WeightsError for
+    an unknown layout.
     """
-    return _plan(model, decoder_layers(model, height, width), limit_bytes, may_spill, keeps_pixels)
+    steps = [layer.step for layer in decoder_layers(model, height, width)]
+    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, keeps_pixels, device))
+
+
+def least_decode(
+    model: Any, height: int, width: int, *, may_spill: bool, device: torch.device | None = None
+) -> int:
+    """The smallest limit_bytes with which latents (height, width) can be decoded in strips; as `plan_decode`."""
+    steps = [layer.step for layer in decoder_layers(model, height, width)]
+    return least_bytes(steps, _circumstances(model, steps, may_spill, True, device))
 
 
 def plan_encode(model: Any, height: int, width: int, *, limit_bytes: int, may_spill: bool) -> Plan:
     """Pixels (height, width) → how they are encoded within limit_bytes above the weights; raises as plan_decode."""
-    return _plan(model, encoder_layers(model, height, width), limit_bytes, may_spill, True)
+    steps = [layer.step for layer in encoder_layers(model, height, width)]
+    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, True))
 
 
 def decode_in_strips(
@@ -102,26 +120,26 @@ def encode_in_strips(
     _expect_one(pixels, model.config.in_channels, "pixels")
     layers = encoder_layers(model, *pixels.shape[2:])
     _expect_size(layers, pixels)
-    plan = _plan(model, layers, limit_bytes, spill is not None, True)
+    plan = plan_encode(model, *pixels.shape[2:], limit_bytes=limit_bytes, may_spill=spill is not None)
     _expect_room(plan, spill)
     source = MemoryPlane(pixels[0].permute(1, 2, 0))
-    hidden = torch.cat(list(_run(layers, plan, source, spill, on_progress)))
+    with returning_freed_memory():
+        hidden = torch.cat(list(_run(layers, plan, source, spill, on_progress)))
     moments = pointwise(hidden, model.quant_conv)
     return moments[..., : moments.shape[-1] // 2].permute(2, 0, 1)[None].contiguous()
 
 
-def _plan(
-    model: Any, layers: tuple[Layer, ...], limit_bytes: int, may_spill: bool, keeps_result: bool
-) -> Plan:
-    value_bytes = model.dtype.itemsize
-    result = layers[-1].step.num_values * value_bytes if keeps_result else 0
-    return plan_strips(
-        [layer.step for layer in layers],
-        value_bytes=value_bytes,
-        limit_bytes=limit_bytes,
+def _circumstances(
+    model: Any, steps: list[Step], may_spill: bool, keeps_result: bool, device: torch.device | None = None
+) -> Circumstances:
+    device = device or model.device
+    if device.type == "meta":
+        device = torch.device("cpu")
+    return Circumstances(
+        value_bytes=model.dtype.itemsize,
         may_spill=may_spill,
-        result_bytes=result,
-        unfolds=unfolds(layers[0].module.weight),
+        result_bytes=steps[-1].num_values * model.dtype.itemsize if keeps_result else 0,
+        unfolds=unfolds(device, model.dtype),
     )
 
 
@@ -130,9 +148,11 @@ def _prepare_decode(
 ) -> tuple[tuple[Layer, ...], Plan]:
     expect_autoencoder(model)
     _expect_one(latents, model.config.latent_channels, "latents")
-    layers = decoder_layers(model, *latents.shape[2:])
+    size = latents.shape[2:]
+    layers = decoder_layers(model, *size)
     _expect_size(layers, latents)
-    plan = _plan(model, layers, limit_bytes, spill is not None, keeps_pixels)
+    may_spill = spill is not None
+    plan = plan_decode(model, *size, limit_bytes=limit_bytes, may_spill=may_spill, keeps_pixels=keeps_pixels)
     _expect_room(plan, spill)
     return layers, plan
 
@@ -146,11 +166,12 @@ def _decode(
     spill: Path | None,
     on_progress: OnProgress | None,
 ) -> Iterator[Tensor]:
-    # Before the zero padding of the first convolution, since this one has a bias.
-    values = latents[0].permute(1, 2, 0).to(layers[0].module.weight)
-    source = MemoryPlane(pointwise(values, model.post_quant_conv))
-    for strip in _run(layers, plan, source, spill, on_progress):
-        yield strip.permute(2, 0, 1)[None]
+    with returning_freed_memory():
+        # Before the zero padding of the first convolution, since this one has a bias.
+        values = latents[0].permute(1, 2, 0).to(layers[0].module.weight)
+        source = MemoryPlane(pointwise(values, model.post_quant_conv))
+        for strip in _run(layers, plan, source, spill, on_progress):
+            yield strip.permute(2, 0, 1)[None]
 
 
 def _run(
@@ -163,19 +184,18 @@ def _run(
     kept: Plane | None = None
     target: Plane | None = None
     statistics: Statistics | None = None
-    map_large_blocks()
     try:
         for layer, step_plan, following in zip(layers, plan.steps, (*layers[1:], None), strict=True):
             step, rows = layer.step, step_plan.rows
             affine = statistics.affine(layer.norm) if statistics and layer.norm else None
             statistics = Statistics(step.channels) if following and following.norm else None
-            return_freed_memory()
+            trim()
             computing = operation(layer, current, kept if step.added_channels else None, affine, rows)
             if step.makes_plane:
                 target = _plane(layer, spill if step_plan.spills else None)
             for first in range(0, step.height, rows):
                 last = min(first + rows, step.height)
-                return_freed_memory()
+                trim()
                 strip = computing.compute(first, last)
                 if step.is_last:
                     yield strip

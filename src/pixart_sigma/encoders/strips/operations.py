@@ -162,10 +162,10 @@ def operation(
     return Convolution(layer, source, added, affine, rows)
 
 
-def unfolds(weight: Tensor) -> bool:
+def unfolds(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether torch convolves on this device by way of unfolded pixels, nine times as large as its input."""
-    if weight.device.type != "cpu":
+    if device.type != "cpu":
         return False
     if not torch.backends.mkldnn.is_available():
         return True
-    return weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()

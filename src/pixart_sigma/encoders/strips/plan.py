@@ -8,8 +8,8 @@ on top. Strips are full-width, so that no convolution is computed twice: two nei
 read, which the next strip takes over from the one before.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pixart_sigma.errors import InvalidInput
@@ -119,49 +119,61 @@ class Plan:
     """Room needed for temporary files."""
 
 
-def plan_strips(
-    steps: Sequence[Step],
-    *,
-    value_bytes: int,
-    limit_bytes: int,
-    may_spill: bool,
-    result_bytes: int = 0,
-    unfolds: bool = False,
-) -> Plan:
-    """Steps and the bytes of a value → the fastest plan within limit_bytes.
+@dataclass(frozen=True)
+class Circumstances:
+    """What a plan depends on beside the layers and the limit.
 
     result_bytes: what the caller keeps of the last step's rows. unfolds: whether the device convolves by a matrix
-    product over unfolded pixels. Raises InvalidInput if the limit cannot be met, and names the least that can.
+    product over unfolded pixels.
     """
-    lifetimes = _lifetimes(steps)
-    sizes = [step.num_values * value_bytes for step in steps]
 
-    def workspace(index: int, rows: int) -> int:
-        kept = result_bytes if steps[index].is_last else 0
-        return kept + _workspace(steps[index], rows, value_bytes, unfolds)
+    value_bytes: int
+    may_spill: bool
+    result_bytes: int = 0
+    unfolds: bool = False
 
+    def plane(self, step: Step) -> int:
+        """The bytes of what a step gives."""
+        return step.num_values * self.value_bytes
+
+    def workspace(self, step: Step, rows: int) -> int:
+        """What a strip of `rows` rows needs beside the planes."""
+        kept = self.result_bytes if step.is_last else 0
+        return kept + _workspace(step, rows, self.value_bytes, self.unfolds)
+
+
+def plan_strips(steps: Sequence[Step], limit_bytes: int, given: Circumstances) -> Plan:
+    """The fastest plan within limit_bytes. Raises InvalidInput if it cannot be met, and names the least that can."""
+    if limit_bytes < least_bytes(steps, given):
+        raise InvalidInput(_too_small(steps, limit_bytes, given))
     resident = [0] * len(steps)
     spilled = [0] * len(steps)
     spills = [False] * len(steps)
     # What a plane in memory must leave for each step that runs while it lives.
     reserves = [
-        workspace(index, _fit(steps[index], min(WORKSPACE_BYTES, limit_bytes // 2), workspace, index))
-        for index in range(len(steps))
+        given.workspace(step, _fit(step, min(WORKSPACE_BYTES, limit_bytes // 2), given)) for step in steps
     ]
-    for made_by, lifetime in lifetimes.items():
-        fits = all(resident[i] + sizes[made_by] + reserves[i] <= limit_bytes for i in lifetime)
-        spills[made_by] = may_spill and not fits
+    for made_by, lifetime in _lifetimes(steps).items():
+        size = given.plane(steps[made_by])
+        fits = all(resident[i] + size + reserves[i] <= limit_bytes for i in lifetime)
+        spills[made_by] = given.may_spill and not fits
         for i in lifetime:
-            (spilled if spills[made_by] else resident)[i] += sizes[made_by]
-
-    least = max(resident[i] + workspace(i, 1) for i in range(len(steps)))
-    if least > limit_bytes:
-        raise InvalidInput(_too_small(steps, sizes, workspace, limit_bytes, least, may_spill))
+            (spilled if spills[made_by] else resident)[i] += size
     plans = []
     for i, step in enumerate(steps):
-        rows = _fit(step, min(WORKSPACE_BYTES, limit_bytes - resident[i]), workspace, i)
-        plans.append(StepPlan(rows, spills[i], resident[i] + workspace(i, rows)))
+        rows = _fit(step, min(WORKSPACE_BYTES, limit_bytes - resident[i]), given)
+        plans.append(StepPlan(rows, spills[i], resident[i] + given.workspace(step, rows)))
     return Plan(tuple(plans), max(plan.num_bytes for plan in plans), max(spilled))
+
+
+def least_bytes(steps: Sequence[Step], given: Circumstances) -> int:
+    """The smallest limit that a plan meets: strips of one row, and all planes in files if they may be."""
+    needed = [given.workspace(step, 1) for step in steps]
+    if not given.may_spill:
+        for made_by, lifetime in _lifetimes(steps).items():
+            for i in lifetime:
+                needed[i] += given.plane(steps[made_by])
+    return max(needed)
 
 
 def _lifetimes(steps: Sequence[Step]) -> dict[int, range]:
@@ -188,9 +200,7 @@ def _workspace(step: Step, rows: int, value_bytes: int, unfolds: bool) -> int:
     pixels = rows * step.width
     given = pixels * step.channels * value_bytes
     read_rows = step.most_rows_read(rows)
-    statistics = (
-        min(CHUNK_PIXELS, pixels) * step.channels * FP32_BYTES * (1 if value_bytes == FP32_BYTES else 2)
-    )
+    statistics = min(CHUNK_PIXELS, pixels) * step.channels * FP32_BYTES
     if step.kind == "attend":
         keys_and_values = 2 * step.num_values * value_bytes
         return keys_and_values + given + max(2 * given, given + statistics)
@@ -206,32 +216,25 @@ def _workspace(step: Step, rows: int, value_bytes: int, unfolds: bool) -> int:
     return window + given + max(convolving, adding, statistics)
 
 
-def _fit(step: Step, allowed: int, workspace: Callable[[int, int], int], index: int) -> int:
+def _fit(step: Step, allowed: int, given: Circumstances) -> int:
     """The most rows whose workspace is within `allowed`; at least 1."""
     low, high = 1, step.height
     while low < high:
         middle = (low + high + 1) // 2
-        if workspace(index, middle) <= allowed:
+        if given.workspace(step, middle) <= allowed:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _too_small(
-    steps: Sequence[Step],
-    sizes: Sequence[int],
-    workspace: Callable[[int, int], int],
-    limit_bytes: int,
-    least: int,
-    may_spill: bool,
-) -> str:
+def _too_small(steps: Sequence[Step], limit_bytes: int, given: Circumstances) -> str:
     size = f"{steps[-1].name.partition('.')[0]} of {steps[-1].width}x{steps[-1].height}"
     rule = f"{_mebibytes(limit_bytes)} are too little for the {size}: the least is "
-    with_files = max(workspace(i, 1) for i in range(len(steps)))
-    if may_spill:
-        return f"{rule}{_mebibytes(with_files)}"
-    return f"{rule}{_mebibytes(least)}, or {_mebibytes(with_files)} with a folder for temporary files"
+    with_files = _mebibytes(least_bytes(steps, replace(given, may_spill=True)))
+    if given.may_spill:
+        return rule + with_files
+    return f"{rule}{_mebibytes(least_bytes(steps, given))}, or {with_files} with a folder for temporary files"
 
 
 def _mebibytes(num_bytes: int) -> str:

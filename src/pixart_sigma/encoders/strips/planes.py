@@ -72,7 +72,10 @@ class FilePlane:
         for band in _contiguous(into):
             left = _as_bytes(band)
             while left:  # the kernel may give less than was asked for
-                left = left[self._file.readinto(left) :]
+                num_bytes = self._file.readinto(left)
+                if not num_bytes:
+                    raise EOFError(f"rows from {first} on were read before they were written")
+                left = left[num_bytes:]
 
     def write(self, first: int, rows: Tensor) -> None:
         self._file.seek(first * self._row_bytes)

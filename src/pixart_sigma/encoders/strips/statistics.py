@@ -27,19 +27,21 @@ class Statistics:
 
     def add(self, strip: Tensor) -> None:
         """Another strip (rows, W, C), of any float dtype and device."""
-        counts, means, squares = [], [], []
-        for pixels in strip.flatten(0, 1).split(CHUNK_PIXELS):
-            values = pixels.float()
-            mean = values.mean(0)
-            counts.append(len(values))
-            means.append(mean)
-            squares.append((values - mean).square_().sum(0))
+        chunks = strip.flatten(0, 1).split(CHUNK_PIXELS)
+        counts = [len(pixels) for pixels in chunks]
+        # Made before the loop: small results between large blocks would keep the C allocator from using these again.
+        means, squares = strip.new_empty(2, len(chunks), strip.shape[2], dtype=torch.float32)
+        scratch = strip.new_empty(counts[0], strip.shape[2], dtype=torch.float32)
+        for pixels, mean, square in zip(chunks, means, squares, strict=True):
+            values = scratch[: len(pixels)].copy_(pixels)
+            torch.mean(values, 0, out=mean)
+            torch.sum(values.sub_(mean).square_(), 0, out=square)
         weights = torch.tensor([self.count, *counts], dtype=torch.float64)[:, None]
-        all_means = torch.cat([self.means[None], torch.stack(means).cpu().double()])
+        all_means = torch.cat([self.means[None], means.cpu().double()])
         self.count += sum(counts)
         self.means = (weights * all_means).sum(0) / self.count
         between = (weights * (all_means - self.means).square()).sum(0)
-        self.squares = self.squares + torch.stack(squares).cpu().double().sum(0) + between
+        self.squares = self.squares + squares.cpu().double().sum(0) + between
 
     def affine(self, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
         """A GroupNorm of the C channels → (scale, shift), (C) in fp32 on the norm's device: it is x · scale + shift."""

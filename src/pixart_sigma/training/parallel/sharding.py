@@ -26,8 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.model.kv_compression import KVCompressor
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.parallel.activations import compile_blocks, recompute_activations
-from pixart_sigma.training.parallel.processes import Processes
 from pixart_sigma.training.recipe.process import ParallelRecipe, RunRecipe
 
 # What a transformer block computes with its weights outside of `forward`.

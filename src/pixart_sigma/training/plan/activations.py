@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pixart_sigma.model import TransformerConfig
-from pixart_sigma.model.conditions import CAPTION_LENGTH_MULTIPLE
-from pixart_sigma.model.config import MLP_RATIO
+from pixart_sigma.model.config import CAPTION_LENGTH_MULTIPLE, MLP_RATIO
 from pixart_sigma.model.kv_compression import num_kept_tokens, replicated_grid
 from pixart_sigma.training.plan.cost import ActivationCheckpointing, token_grid
 

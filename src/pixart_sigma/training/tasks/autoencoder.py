@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.pipeline.images import to_uint8
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import keyed_generator
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe.small_models import (
     AutoencoderLossRecipe,
     AutoencoderModelRecipe,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixart_sigma.model.conditions import CAPTION_LENGTH_MULTIPLE
+from pixart_sigma.model.config import CAPTION_LENGTH_MULTIPLE
 
 
 class CaptionTable:

@@ -21,7 +21,7 @@ from pixart_sigma.evaluation.judges.checker import (
     save_checker,
 )
 from pixart_sigma.evaluation.judges.labels import UNASKED, truth_labels
-from pixart_sigma.training.parallel import Processes
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.recipe.small_models import CheckerRecipe
 from pixart_sigma.training.tasks.judge_pictures import open_pictures
 from pixart_sigma.training.tasks.parts import part_weights

@@ -20,8 +20,8 @@ from pixart_sigma.evaluation.judges.image_text import (
     load_image_text,
     save_image_text,
 )
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import keyed_generator
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe.small_models import ImageTextRecipe
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.judge_pictures import JudgePictures, open_pictures

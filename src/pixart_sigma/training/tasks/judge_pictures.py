@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from pixart_sigma.data.drawn import ImagePool, SceneRecord, image_pool
 from pixart_sigma.evaluation.judges.backbone import SIDE, judge_pixels
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import batch_indices, keyed_generator
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe.process import RunRecipe
 from pixart_sigma.training.recipe.small_models import PoolRecipe
 from pixart_sigma.training.watching.progress import report_stage

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import batch_indices, keyed_generator
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe.small_models import TextEncoderModelRecipe, TextEncoderRecipe
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.parts import part_weights

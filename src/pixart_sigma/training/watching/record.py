@@ -11,7 +11,7 @@ from typing import Self
 
 from torch import nn
 
-from pixart_sigma.training.parallel import Processes
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.recipe import Recipe
 from pixart_sigma.training.watching.gallery import step_pictures
 from pixart_sigma.training.watching.machine import write_machine

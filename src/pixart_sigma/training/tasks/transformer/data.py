@@ -17,8 +17,8 @@ from pixart_sigma.data.features import add_embeddings, add_latents, autoencoder_
 from pixart_sigma.data.ingest import ingest
 from pixart_sigma.data.sources import Origin, drawn_world, image_folder, official_layout, parquet_files
 from pixart_sigma.data.table import Share, Table
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.resolution import nearest_bucket
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.recipe.data import ClassImagesRecipe, SourceRecipe
 from pixart_sigma.training.tasks.transformer.class_images import class_images_folder, make_class_images

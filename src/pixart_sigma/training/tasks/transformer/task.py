@@ -24,6 +24,7 @@ from pixart_sigma.data.dataset import Dataset, Example
 from pixart_sigma.data.images import to_pixels
 from pixart_sigma.diffusion.schedule import linear_schedule
 from pixart_sigma.pipeline.noise import seeded_noise
+from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.pipeline.profiles import DIFFUSERS
 from pixart_sigma.training.adapters import check_adapters, inject
 from pixart_sigma.training.attention_kernel import attention_backends
@@ -33,7 +34,6 @@ from pixart_sigma.training.latent_scaling import (
     write_latent_scaling,
 )
 from pixart_sigma.training.null_caption import null_caption_change, put_null_captions
-from pixart_sigma.training.parallel import Processes
 from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.surgery import summarise, write_surgery_log

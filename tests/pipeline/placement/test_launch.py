@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pixart_sigma.training.launch import announce, launch, verdict
+from pixart_sigma.pipeline.placement.launch import announce, launch, verdict
 
 # Workers that need no torch start in no time.
 ANNOUNCING = """
 import os, sys, time
-from pixart_sigma.training.launch import announce
+from pixart_sigma.pipeline.placement.launch import announce
 rank = int(os.environ["RANK"])
 """
 STOPPING = """
@@ -31,7 +31,7 @@ time.sleep(60)
 """
 PARENT = """
 import sys
-from pixart_sigma.training.launch import launch
+from pixart_sigma.pipeline.placement.launch import launch
 sys.exit(launch(2, [], "worker"))
 """
 

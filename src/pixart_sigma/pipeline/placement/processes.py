@@ -18,8 +18,8 @@ import torch.distributed as dist
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.device import resolve_device
 
-# The others wait while the first one reads a data set. When one fails, its launcher ends the others without this.
-_PATIENCE = timedelta(days=2)
+PATIENCE = timedelta(days=2)
+"""The others wait while the first one reads a data set. When one fails, its launcher ends the others without this."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,17 @@ class Processes:
             self.gathered(None)
 
 
+ALONE = Processes(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
+"""One process that talks to nobody, for work that does not ask it for a device."""
+
+
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
+def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Processes]:
     """`with joined("auto") as processes:` the process group of torchrun's environment, left again at the end.
 
-    device: as in a recipe, "auto", "cpu", "cuda"; each process takes the GPU of its local rank. Raises InvalidInput
-    where the device is absent, the environment is half there, or GPUs are fewer than processes.
+    device: as in a recipe, "auto", "cpu", "cuda"; each process takes the GPU of its local rank. patience: how long a
+    process waits for the others. Raises InvalidInput where the device is absent, the environment is half there, or GPUs
+    are fewer than processes.
     """
     world = _from_environment("WORLD_SIZE", 1)
     if world == 1:
@@ -79,9 +84,9 @@ def joined(device: str) -> Iterator[Processes]:
     if own.type == "cuda":
         torch.cuda.set_device(own)
         # gloo beside nccl: checkpoints and small talk go through host memory.
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=own, timeout=_PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=own, timeout=patience)
     else:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        dist.init_process_group("gloo", timeout=patience)
     # Not destroyed after an error: with nccl that waits for the other processes, which may wait for this one.
     # The process is about to end, and torchrun then ends the others.
     yield Processes(rank, world, local_rank, own)

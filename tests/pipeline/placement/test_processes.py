@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.training.parallel import Processes, joined
+from pixart_sigma.pipeline.placement.processes import Processes, joined
 
 SCRIPT = """
 import json, pathlib, sys
 import torch.distributed as dist
-from pixart_sigma.training.parallel import joined
+from pixart_sigma.pipeline.placement.processes import joined
 
 with joined("auto") as processes:
     result = {
@@ -86,7 +86,7 @@ def test_processes_take_the_gpu_of_their_local_rank(monkeypatch: pytest.MonkeyPa
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    module = "pixart_sigma.training.parallel.processes.resolve_device"
+    module = "pixart_sigma.pipeline.placement.processes.resolve_device"
     for device, message in (
         ("cuda", "process 1 of this machine has no GPU, there are 1"),
         ("cuda:0", "use cuda"),

@@ -1,4 +1,4 @@
-"""Small autoencoders of diffusers' class, with random weights, for tests that need more than one layout."""
+"""Autoencoders of diffusers' class, with random weights, for tests that need more than one layout."""
 
 from typing import Any
 
@@ -29,6 +29,11 @@ def random_autoencoder(
             nn.init.normal_(module.weight, 1.0, 0.3)
             nn.init.normal_(module.bias, 0.0, 0.3)
     return model
+
+
+def pocket_autoencoder() -> Any:
+    """The shape of the package's own."""
+    return random_autoencoder((32, 48, 80, 80), attention=False, groups=8)
 
 
 def sdxl_autoencoder() -> Any:

@@ -1,0 +1,272 @@
+"""A model's folders and a request → what each stage takes of a device, in each of the ways in which it can run.
+
+Reads configurations and the headers of weights, and no weights; the prompts are tokenised, since a caption's length
+counts. Weights in the dtype that is computed in are used on the CPU where the file is mapped, and take no memory of
+their own; otherwise a copy is made.
+
+Legend: B pictures, K blocks, L caption tokens, D width, C channels of the text encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixart_sigma.encoders.autoencoder_memory import (
+    least_decode_bytes,
+    predict_decode_bytes,
+    spilled_decode_bytes,
+)
+from pixart_sigma.encoders.pretrained import load_tokenizer
+from pixart_sigma.encoders.text_holds import TextHold
+from pixart_sigma.encoders.tiling import Tiling, TilingMethod, find_spill_folder
+from pixart_sigma.model.activation_memory import activation_bytes, condition_bytes
+from pixart_sigma.model.config import TransformerConfig
+from pixart_sigma.pipeline.memory.limit import MIB
+from pixart_sigma.pipeline.memory.plan import Needs, PartBytes
+from pixart_sigma.pipeline.profiles import Profile
+from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.text_to_image import compression_of
+from pixart_sigma.resolution import LATENT_SCALE, TOKEN_SIDE
+from pixart_sigma.weights.checkpoint import Checkpoint, read_checkpoint
+from pixart_sigma.weights.folder import PipelineFolders, caption_length, read_json
+from pixart_sigma.weights.tensor_files import read_sharded_weights, read_weights
+from pixart_sigma.weights.transformer import trained_compression
+
+FP32_BYTES = 4
+_KERNEL_BYTES = {"cpu": 16 * MIB, "cuda": 32 * MIB}
+"""What matrix products keep for themselves: buffers of oneDNN and MKL, the workspace of cuBLAS."""
+_SCHEDULER_COPIES = 12  # latents in fp32 that a scheduler and a step hold at once; they are small
+_PICTURE_BYTES = 3 + 3 + 4  # of a pixel: 8-bit levels, as a picture, and the strip that is being made
+_BLOCKS = "transformer_blocks."
+_NF4_BYTES = 0.5 + 4 / 64  # four bits, and a scale in fp32 for 64 of them
+
+
+@dataclass(frozen=True)
+class T5Shape:
+    """What config.json says of a text encoder."""
+
+    width: int
+    inner: int
+    feed_forward: int
+    num_heads: int
+    num_layers: int
+    vocabulary: int
+
+    @property
+    def block(self) -> int:
+        """Parameters of a block: attention, a gated feed-forward, two norms."""
+        return 4 * self.width * self.inner + 3 * self.width * self.feed_forward + 2 * self.width
+
+
+def needs_of(
+    folders: PipelineFolders,
+    request: Request,
+    profile: Profile,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    adapted: bool,
+    process_bytes: int,
+) -> Needs:
+    """What this model takes for this request; process_bytes: what is taken already.
+
+    adapted: LoRAs are merged, for which the transformer is in fp32 for a moment. Raises WeightsError for files that
+    are missing or broken, InvalidInput for a compression that the model cannot have.
+    """
+    checkpoint = read_checkpoint(folders.transformer)
+    config = _compressed(checkpoint, request)
+    height = request.height or config.sample_size * LATENT_SCALE
+    width = request.width or config.sample_size * LATENT_SCALE
+    size = (height, width)
+    num_pictures = len(request.prompts) * request.num_images
+    guided = request.guidance_scale > 1
+    lengths = _caption_tokens(folders, request, profile, guided)
+    vae_config = read_json(folders["vae"] / "vae" / "config.json")
+    kernels = _KERNEL_BYTES.get(device.type, 0)
+    transformer = _loaded(checkpoint.state_dict, dtype, device, copied=adapted)
+    merging = 0
+    if adapted and device.type == "cpu":  # LoRAs are merged in fp32, before the cast
+        merging = transformer.loaded // dtype.itemsize * FP32_BYTES - transformer.loaded
+    pixels = height * width
+    grid = (height // TOKEN_SIDE, width // TOKEN_SIDE)
+
+    def denoise_working(pictures: int, together: bool) -> int:
+        working = _denoise_bytes(config, request, pictures, lengths, guided, together, grid, dtype.itemsize)
+        latents = num_pictures * config.in_channels * pixels // LATENT_SCALE**2
+        return max(working + latents * FP32_BYTES * _SCHEDULER_COPIES + kernels, merging)
+
+    def decode_working(tiling: Tiling | None) -> int:
+        decoding = predict_decode_bytes(vae_config, *size, dtype.itemsize, tiling, device=device)
+        return max(decoding, (3 * dtype.itemsize + _PICTURE_BYTES) * pixels)
+
+    def least_decode(method: TilingMethod, may_spill: bool) -> int:
+        return least_decode_bytes(
+            vae_config, *size, dtype.itemsize, method, may_spill=may_spill, device=device
+        )
+
+    def find_spill() -> Path:
+        least = Tiling("exact", least_decode("exact", True), Path())
+        return find_spill_folder(
+            spilled_decode_bytes(vae_config, *size, dtype.itemsize, least, device=device)
+        )
+
+    t5 = read_t5_shape(folders)
+    text_weights = _part_weights(folders["text_encoder"] / "text_encoder", "model")
+    return Needs(
+        process=process_bytes,
+        num_pictures=num_pictures,
+        guided=guided,
+        text=_holds(t5, text_weights, dtype, device),
+        text_working=_text_working(t5, lengths, dtype) + kernels,
+        transformer=transformer,
+        visiting=_visiting(checkpoint.state_dict, dtype) if device.type == "cuda" else None,
+        denoise_working=denoise_working,
+        autoencoder=_loaded(_part_weights(folders["vae"] / "vae", "diffusion_pytorch_model"), dtype, device),
+        decode_working=decode_working,
+        decode_beside=kernels + (num_pictures - 1) * 3 * pixels,  # pictures that are done
+        least_decode=least_decode,
+        find_spill=find_spill,
+    )
+
+
+def read_t5_shape(folders: PipelineFolders) -> T5Shape:
+    """From the text encoder's config.json; what it leaves out is as transformers has it. Raises WeightsError."""
+    content = read_json(folders["text_encoder"] / "text_encoder" / "config.json")
+
+    def number(key: str, default: int) -> int:
+        value = content.get(key, default)
+        return value if isinstance(value, int) else default
+
+    heads = number("num_heads", 8)
+    return T5Shape(
+        number("d_model", 512),
+        heads * number("d_kv", 64),
+        number("d_ff", 2048),
+        heads,
+        number("num_layers", 6),
+        number("vocab_size", 32128),
+    )
+
+
+def _compressed(checkpoint: Checkpoint, request: Request) -> TransformerConfig:
+    wanted = request.compression
+    if wanted is None:
+        return checkpoint.config
+    compression = compression_of(wanted, checkpoint.config)
+    if compression.operator == "conv":
+        trained_compression(checkpoint.config, compression)
+    return replace(checkpoint.config, kv_compression=compression)
+
+
+def _caption_tokens(
+    folders: PipelineFolders, request: Request, profile: Profile, guided: bool
+) -> tuple[int, int]:
+    """Tokens of the longest caption, and of the null branch's (0 without guidance), as the transformer sees them."""
+    tokenizer = load_tokenizer(folders["tokenizer"] / "tokenizer")
+    most = caption_length(folders)
+
+    def tokens(text: str) -> int:
+        return len(tokenizer(profile.caption(text), truncation=True, max_length=most).input_ids)
+
+    longest = max(tokens(prompt) for prompt in request.prompts)
+    if not guided:
+        return longest, 0
+    return longest, tokens(request.negative_prompt) if profile.null_mask == "own" else longest
+
+
+def _holds(
+    t5: T5Shape, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+) -> dict[TextHold, PartBytes]:
+    stored_otherwise = any(weight.dtype != dtype for weight in weights.values())
+    # A block's copy; on a GPU the next one is there already.
+    copies = 2 if device.type == "cuda" else int(stored_otherwise)
+    whole = _loaded(weights, dtype, device)
+    streamed = PartBytes(
+        copies * t5.block * dtype.itemsize, 0 if stored_otherwise else t5.block * dtype.itemsize
+    )
+    embeddings = t5.vocabulary * t5.width * dtype.itemsize
+    wide = t5.num_layers * t5.feed_forward * t5.width  # `wo`, which bitsandbytes leaves as it is
+    narrow = t5.num_layers * t5.block - wide
+    left = embeddings + wide * dtype.itemsize
+    return {
+        "resident": whole,
+        "streamed": streamed,
+        "int8": PartBytes(left + narrow),
+        "nf4": PartBytes(left + int(narrow * _NF4_BYTES)),
+        "torchao-int8": PartBytes(embeddings + wide + narrow),
+    }
+
+
+def _visiting(weights: Mapping[str, Tensor], dtype: torch.dtype) -> PartBytes:
+    """The transformer on a device that its blocks visit: two of them, and what is not in a block."""
+    blocks: dict[str, int] = {}
+    beside = 0
+    for name, weight in weights.items():
+        if name.startswith(_BLOCKS):
+            number = name.removeprefix(_BLOCKS).partition(".")[0]
+            blocks[number] = blocks.get(number, 0) + weight.numel()
+        else:
+            beside += weight.numel()
+    return PartBytes((beside + 2 * max(blocks.values(), default=0)) * dtype.itemsize)
+
+
+def _text_working(t5: T5Shape, lengths: tuple[int, int], dtype: torch.dtype) -> int:
+    """Of one block: the hidden layer of its gated feed-forward, queries, keys, values, and positions' biases."""
+    tokens = sum(lengths)
+    values = tokens * (3 * t5.feed_forward + 4 * t5.inner + 6 * t5.width)
+    return (values + 2 * t5.num_heads * max(lengths) ** 2) * dtype.itemsize
+
+
+def _denoise_bytes(
+    config: TransformerConfig,
+    request: Request,
+    pictures: int,
+    lengths: tuple[int, int],
+    guided: bool,
+    together: bool,
+    grid: tuple[int, int],
+    itemsize: int,
+) -> int:
+    """Of the transformer's passes, or of preparing their captions if that takes more."""
+
+    def conditions(batch: int, length: int, num_steps: int = 0) -> int:
+        return condition_bytes(config, batch, length, num_steps, itemsize)
+
+    longest = max(lengths)
+    if guided and together:
+        kept = conditions(2 * pictures, longest, request.num_steps)
+        # Each branch by itself, the shorter one padded, and both together.
+        preparing = 4 * conditions(pictures, longest)
+    else:
+        kept = conditions(pictures, lengths[0], request.num_steps)
+        kept += conditions(pictures, lengths[1]) if guided else 0
+        # As they come from the blocks, as zeros to be filled, and filled.
+        preparing = 3 * conditions(pictures, longest)
+    batch = pictures * (2 if guided and together else 1)
+    return max(kept + activation_bytes(config, grid, batch, itemsize), preparing)
+
+
+def _part_weights(folder: Path, stem: str) -> dict[str, Tensor]:
+    """A folder of weights as diffusers and transformers write them → its tensors, mapped. Raises WeightsError."""
+    index = folder / f"{stem}.safetensors.index.json"
+    whole = folder / f"{stem}.safetensors"
+    return read_weights(whole) if whole.is_file() or not index.is_file() else read_sharded_weights(index)
+
+
+def _loaded(
+    weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, *, copied: bool = False
+) -> PartBytes:
+    """What weights take in this dtype, on this device; copied: even if they could be used where they are."""
+    loaded = mapped = 0
+    for weight in weights.values():
+        num_bytes = weight.numel() * dtype.itemsize
+        if device.type == "cpu" and weight.dtype == dtype and not copied:
+            mapped += num_bytes
+        else:
+            loaded += num_bytes
+    return PartBytes(loaded, mapped)

@@ -1,0 +1,1 @@
+from tiny_pipeline import tiny_folder  # noqa: F401

@@ -1,0 +1,203 @@
+import errno
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comparison import relative_error
+from pixart_sigma.diffusion.sampling import Step
+from pixart_sigma.encoders.tiling import Tiling
+from pixart_sigma.errors import InvalidInput, OutOfMemory
+from pixart_sigma.pipeline.memory import run
+from pixart_sigma.pipeline.memory.plan import MemoryPlan
+from pixart_sigma.pipeline.memory.run import Setup, carry_out, generate_within, plan_generation
+from pixart_sigma.pipeline.memory.shortage import explained
+from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.text_to_image import TextToImage
+from pixart_sigma.weights.folder import find_pipeline
+
+REQUEST = Request(("a red house", "a small cactus"), height=64, width=48, num_steps=2, num_images=2, seed=5)
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def setup(tiny_folder: Path) -> Setup:
+    return Setup(find_pipeline(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def usual(setup: Setup) -> Any:
+    return TextToImage.from_pretrained(setup.folders, device="cpu").generate(REQUEST)
+
+
+@pytest.fixture(scope="module")
+def resident(setup: Setup) -> MemoryPlan:
+    return plan_generation(setup, REQUEST, 64 * GIB)
+
+
+def test_with_memory_enough_everything_is_resident(setup: Setup, resident: MemoryPlan, usual: Any) -> None:
+    assert not resident.staged
+    result = carry_out(resident, setup, REQUEST)
+    assert torch.equal(result.latents, usual.latents)
+    assert result.seeds == usual.seeds == [5, 6, 7, 8]
+    assert [image.tobytes() for image in result.images] == [image.tobytes() for image in usual.images]
+
+
+@pytest.mark.parametrize("hold", ["resident", "streamed"])
+def test_stage_by_stage_is_the_same_picture_bit_for_bit(
+    hold: Any, setup: Setup, resident: MemoryPlan, usual: Any
+) -> None:
+    stages: list[str] = []
+    staged = replace(resident, staged=True, text_hold=hold)
+    result = carry_out(staged, setup, REQUEST, on_stage=stages.append)
+    assert stages == ["text", "denoise", "decode"]
+    assert torch.equal(result.latents, usual.latents)
+    assert [image.tobytes() for image in result.images] == [image.tobytes() for image in usual.images]
+
+
+def test_pictures_and_branches_one_after_the_other_are_equal_to_rounding(
+    setup: Setup, resident: MemoryPlan, usual: Any
+) -> None:
+    counts: list[tuple[int, int]] = []
+
+    def count(step: Step) -> None:
+        counts.append((step.done, step.total))
+
+    apart = replace(resident, staged=True, pictures_at_once=1, branches_together=False)
+    result = carry_out(apart, setup, REQUEST, on_step=count)
+    assert relative_error(result.latents, usual.latents) <= 1e-5
+    assert result.seeds == usual.seeds
+    assert counts == [(done, 8) for done in range(1, 9)]
+
+
+def test_strips_are_the_same_to_rounding(setup: Setup, resident: MemoryPlan, usual: Any) -> None:
+    strips = replace(resident, staged=True, tiling=Tiling("exact", 2**20))
+    result = carry_out(strips, setup, REQUEST)
+    for image, expected in zip(result.images, usual.images, strict=True):
+        levels = [
+            torch.frombuffer(bytearray(each.tobytes()), dtype=torch.uint8) for each in (image, expected)
+        ]
+        assert (levels[0].int() - levels[1].int()).abs().max() <= 1
+
+
+def test_only_the_part_of_a_stage_is_loaded(
+    setup: Setup, resident: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[set[str]] = []
+    original = TextToImage.from_pretrained
+
+    def watched(*arguments: Any, **options: Any) -> TextToImage:
+        parts = {"text_encoder", "transformer", "autoencoder"}
+        loaded.append({part for part in parts if options.get(part, "load") is not None})
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(TextToImage, "from_pretrained", watched)
+    carry_out(replace(resident, staged=True), setup, REQUEST)
+    assert loaded == [{"text_encoder"}, {"transformer"}, {"autoencoder"}]
+
+
+def test_a_plan_is_told_before_it_is_carried_out(tiny_folder: Path) -> None:
+    plans: list[MemoryPlan] = []
+    result = generate_within(
+        tiny_folder, replace(REQUEST, num_images=1), "8GiB", on_plan=plans.append, device="cpu"
+    )
+    assert [plan.limit_bytes for plan in plans] == [8 * GIB]
+    assert len(result.images) == 2
+
+
+def test_a_limit_that_cannot_be_met_says_what_would_help(setup: Setup) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"is too little, the least is \d+ MiB, for stage .*--dtype bfloat16"
+    ):
+        plan_generation(setup, REQUEST, 2**20)
+
+
+def test_needs_grow_with_the_picture_and_shrink_with_the_dtype(setup: Setup) -> None:
+    def peaks(request: Request, **options: Any) -> list[int]:
+        plan = plan_generation(replace(setup, **options), request, 64 * GIB)
+        return [stage.num_bytes - plan.process_bytes for stage in plan.stages]
+
+    small, large = (peaks(replace(REQUEST, height=side, width=side, num_images=1)) for side in (256, 512))
+    assert small[0] == large[0]
+    assert small[1] < large[1]
+    assert small[2] < large[2]
+    narrow = peaks(replace(REQUEST, height=512, width=512, num_images=1), dtype="bfloat16")
+    assert narrow[2] < large[2]
+    unguided = peaks(replace(REQUEST, height=512, width=512, num_images=1, guidance_scale=1.0))
+    assert unguided[1] < large[1]
+
+
+def test_compression_beyond_the_model_is_refused_while_planning(setup: Setup) -> None:
+    request = Request(("a red house",), kv_compression=(2, 2))
+    assert plan_generation(setup, request, 64 * GIB).peak_bytes
+    from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
+
+    beyond = replace(request, kv_compression=KVCompressionRequest((2, 2), "average", (9,)))
+    with pytest.raises(InvalidInput, match=r"names blocks \[9\]; the model has 0 to 3"):
+        plan_generation(setup, beyond, 64 * GIB)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to al"
+        ),
+    ],
+)
+def test_memory_that_runs_out_is_one_line_with_the_stage(
+    error: BaseException, setup: Setup, resident: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(TextToImage, "denoise", fail)
+    with pytest.raises(OutOfMemory) as raised:
+        carry_out(resident, setup, REQUEST)
+    assert str(raised.value).startswith(
+        "the memory did not suffice in stage denoise; give a lower --memory-limit"
+    )
+    assert "\n" not in str(raised.value)
+
+
+def test_a_full_disk_is_one_line_with_the_stage() -> None:
+    with pytest.raises(InvalidInput, match="the disk was full in stage decode"), explained("decode"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EACCES, "no")])
+def test_other_mistakes_pass(error: Exception) -> None:
+    with pytest.raises(type(error)), explained("text"):
+        raise error
+
+
+def test_auto_is_what_is_free(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "free_bytes", lambda _: 40 * GIB)
+    assert plan_generation(setup, REQUEST).limit_bytes == 40 * GIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "limit"), [(256, "2GB"), (1024, "2GB"), (1024, "800MB")])
+def test_the_predicted_peak_is_what_is_measured(side: int, limit: str) -> None:
+    """The whole process's anonymous memory, within 15 %, with the pocket model."""
+    arguments = {
+        "model": "pocket",
+        "prompt": "a red house by a lake",
+        "limit": limit,
+        "options": {"dtype": "float32", "device": "cpu"},
+        "request": {"height": side, "width": side, "num_steps": 2},
+    }
+    program = Path(__file__).with_name("measured_peak.py")
+    finished = subprocess.run(
+        [sys.executable, str(program), json.dumps(arguments)], capture_output=True, text=True, check=True
+    )
+    told = json.loads(finished.stdout)
+    measured = max(told["measured"].values())
+    assert max(told["predicted"].values()) == pytest.approx(measured, rel=0.15)
