@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -444,3 +445,32 @@ def test_what_the_catalogue_can_tell_is_told_before_the_download(
     monkeypatch.setattr("pixart_sigma.cli.generate.find_pipeline", fetch)
     assert run(["generate", "a", "-o", str(tmp_path / "x.png"), *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_several_processes_get_the_same_command(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[Any] = []
+
+    def launch(*arguments: object) -> int:
+        received.extend(arguments)
+        return 7
+
+    monkeypatch.setattr("pixart_sigma.pipeline.placement.launch.launch", launch)
+    output = str(tmp_path / "a.png")
+    given = ["--model", str(tiny_folder), "--steps", "2", "--num-images", "2", "-o", output]
+    assert run(["generate", "a house", *given, "--nproc-per-node", "3"]) == 7
+    nproc, command = received
+    assert nproc == 3
+    assert command[0] == "generate"
+    assert command[-2:] == ["--", "a house"]
+    options = [f"--output={output}", f"--model={tiny_folder}", "--num-images=2", "--steps=2"]
+    assert sorted(command[1:-2]) == sorted(options)
+
+
+@pytest.mark.parametrize(("more", "message"), [(["0"], "is less than 1"), (["2", "--plan"], "is ignored")])
+def test_processes_that_cannot_be_are_one_line(
+    more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["generate", "a", "-o", "a.png", "--nproc-per-node", *more]) == 2
+    assert message in capsys.readouterr().err

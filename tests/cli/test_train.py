@@ -23,7 +23,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The arguments that the launcher was called with; it launches nothing, and says 7."""
     received: list[Any] = []
 
-    def launch(*arguments: object) -> int:
+    def launch(*arguments: object, remedy: str) -> int:
+        assert "--resume" in remedy
         received.extend(arguments)
         return 7
 

@@ -25,7 +25,7 @@ from pixart_sigma.pipeline.kv_compression import (
     KVCompressionRequest,
     parse_kv_compression,
 )
-from pixart_sigma.pipeline.memory.limit import AUTO, parse_limit
+from pixart_sigma.pipeline.memory.limit import AUTO, Auto, parse_limit
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, PROFILES, find_profile
 from pixart_sigma.pipeline.request import Request, check_dtype, make_request, parse_lora
 from pixart_sigma.pipeline.samplers import (
@@ -257,6 +257,8 @@ def generate(
     loras = [parse_lora(text) for text in lora or []]
     limit = parse_limit(memory_limit) if memory_limit is not None else AUTO
     if nproc_per_node is not None:
+        if plan:
+            raise InvalidInput("--nproc-per-node is ignored with --plan, which does no work; remove it")
         check_processes(nproc_per_node)
     hold, tiling = _check_ways(text_encoder, vae_tiling)
     release = find_release(model)
@@ -284,7 +286,7 @@ def generate(
         from pixart_sigma.pipeline.memory.run import Setup
 
     setup = Setup(folders, dtype, device, tuple(loras), profile, hold, prompt_cache, tiling)
-    if nproc_per_node is not None and nproc_per_node > 1 and not plan:
+    if nproc_per_node is not None and nproc_per_node > 1:
         from pixart_sigma.pipeline.placement.launch import launch
 
         raise typer.Exit(launch(nproc_per_node, same_command(context, {"nproc_per_node"})))
@@ -358,7 +360,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _generate_with_progress(
-    setup: "Setup", request: Request, limit: int | str, *, plan_only: bool, tells: bool
+    setup: "Setup", request: Request, limit: int | Auto, *, plan_only: bool, tells: bool
 ) -> "Result | None":
     """The pictures, or nothing but the plan. It is printed if it was asked for, or is not the usual one.
 
@@ -372,7 +374,7 @@ def _generate_with_progress(
         with _uncollected():
             from pixart_sigma.pipeline.memory.run import carry_out, plan_generation
 
-            plan = plan_generation(setup, request, limit)
+            plan = plan_generation(setup, request, limit, processes)
         if processes.first and (plan_only or tells or plan.staged):
             _print_plan(plan, setup)
         if plan_only:
@@ -384,7 +386,7 @@ def _generate_with_progress(
         def name(stage: "Stage") -> None:
             progress.update(task, description=STAGES[stage])
 
-        fast = not (tells or plan.staged)
+        fast = not tells and plan.may_keep
         result: Result = carry_out(
             plan, setup, request, on_stage=name, on_step=show, fast=fast, processes=processes
         )

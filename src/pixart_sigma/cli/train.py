@@ -129,4 +129,5 @@ def _launch(context: typer.Context, nproc: int, recipe: str, overrides: list[str
         microbatch(run, nproc)
     except ValueError as error:
         raise RecipeError(f"recipe {recipe!r}: {error}") from error
-    raise typer.Exit(launch(nproc, same_command(context, {"nproc_per_node"})))
+    arguments = same_command(context, {"nproc_per_node"})
+    raise typer.Exit(launch(nproc, arguments, remedy="go on from the last checkpoint with --resume"))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
@@ -96,14 +97,10 @@ def load_parts(
     transformer: PixArtTransformer | Load | None,
     autoencoder: Autoencoder | Load | None,
     *,
-    null_caption_wanted: bool,
     text_encoder_held: TextHold = "resident",
     prompt_cache: Path | None = None,
 ) -> Parts:
-    """See `TextToImage.from_pretrained`. Only what is loaded is looked for.
-
-    null_caption_wanted: also if the transformer is not loaded, so that prompts are encoded as if it were.
-    """
+    """See `TextToImage.from_pretrained`. Only what is loaded is looked for."""
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
     if loras and transformer is not LOAD:
@@ -135,13 +132,10 @@ def load_parts(
     if isinstance(transformer, Load):
         transformer, null_caption = _load_transformer(folders.transformer, chosen_dtype, loras)
         transformer.to(chosen_device)
-    elif null_caption_wanted and "transformer" in folders.parts:
+    elif text_encoder is not None and "transformer" in folders.parts:
+        # Prompts are encoded as if the transformer were there.
         null_caption = read_checkpoint(folders.transformer).null_caption
-    length = caption_length(folders)
-    if null_caption is not None and folders.release is None:
-        length = len(
-            null_caption
-        )  # of the checkpoint itself; what else tells the length may be its components'
+    length = prompt_length(folders, null_caption)
     if isinstance(text_encoder, Load):
         text_encoder = _load_text_encoder(
             folders, chosen_dtype, length, chosen_device, text_encoder_held, prompt_cache
@@ -167,6 +161,43 @@ def load_parts(
         adapted=bool(loras),
         borrowed_autoencoder=borrowed,
     )
+
+
+def outline_parts(folders: PipelineFolders, *, adapted: bool = False) -> Parts:
+    """All parts without their weights, to see whether they belong together before any is loaded.
+
+    adapted: LoRAs will be merged. Raises WeightsError for a misfit, and for files that are missing or broken.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    checkpoint = read_checkpoint(folders.transformer)
+    with torch.device("meta"):
+        transformer = PixArtTransformer(checkpoint.config)
+        autoencoder = Autoencoder(
+            AutoencoderKL.from_config(read_json(folders["vae"] / "vae" / "config.json"))
+        )
+    text_encoder: Any = SimpleNamespace(width=text_encoder_width(folders))
+    return Parts(
+        text_encoder,
+        transformer,
+        autoencoder,
+        read_json(folders["scheduler"] / "scheduler" / "scheduler_config.json"),
+        name=folders.name,
+        release=folders.release,
+        caption_length=prompt_length(folders, checkpoint.null_caption),
+        null_caption=checkpoint.null_caption,
+        adapted=adapted,
+        borrowed_autoencoder=folders["vae"] != folders.folders.get("transformer"),
+    )
+
+
+def prompt_length(folders: PipelineFolders, null_caption: Tensor | None) -> int:
+    """Tokens of the longest caption. What a checkpoint says by its null_caption goes before what its folder says,
+    which may be its components'.
+    """
+    if null_caption is not None and folders.release is None:
+        return len(null_caption)
+    return caption_length(folders)
 
 
 def _load_text_encoder(

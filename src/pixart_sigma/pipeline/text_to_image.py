@@ -106,7 +106,6 @@ class TextToImage:
             text_encoder,
             transformer,
             autoencoder,
-            null_caption_wanted=find_profile(profile).null_mask == "caption",
             text_encoder_held=text_encoder_held,
             prompt_cache=prompt_cache,
         )

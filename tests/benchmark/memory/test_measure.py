@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from pixart_sigma.benchmark.figures import read_figures
 from pixart_sigma.benchmark.inference.random_pipeline import RandomPipeline
 from pixart_sigma.benchmark.memory import measure, worker
-from pixart_sigma.benchmark.memory.scenarios import SCENARIOS, TINY, choose
+from pixart_sigma.benchmark.memory.scenarios import SCENARIOS, choose
 from pixart_sigma.benchmark.processes import Task, Worker
 from pixart_sigma.benchmark.run import Output, run_memory
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError

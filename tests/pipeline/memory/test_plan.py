@@ -73,6 +73,17 @@ def test_the_branches_come_apart_last() -> None:
     assert make_plan(replace(light, guided=False), 300, Choices()).branches_together
 
 
+def test_freed_memory_is_kept_only_where_twice_as_much_would_fit() -> None:
+    resident = make_plan(NEEDS, 10**6, Choices())
+    assert resident.may_keep
+    assert not make_plan(NEEDS, resident.peak_bytes, Choices()).may_keep
+
+
+def test_several_processes_go_stage_by_stage_whatever_the_limit() -> None:
+    plan = make_plan(NEEDS, 10**6, Choices(staged=True))
+    assert ways(plan) == (True, "resident", 3, True, "whole")
+
+
 def test_on_a_gpu_blocks_visit_it_before_nothing_fits() -> None:
     gpu = replace(
         NEEDS,

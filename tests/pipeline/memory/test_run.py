@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from comparison import relative_error
 from pixart_sigma.diffusion.sampling import Step
 from pixart_sigma.encoders.tiling import Tiling
-from pixart_sigma.errors import InvalidInput, OutOfMemory
+from pixart_sigma.errors import InvalidInput, OutOfMemory, WeightsError
 from pixart_sigma.pipeline.memory import run
 from pixart_sigma.pipeline.memory.plan import MemoryPlan
 from pixart_sigma.pipeline.memory.run import Setup, carry_out, generate_within, plan_generation
@@ -20,6 +22,7 @@ from pixart_sigma.pipeline.memory.shortage import explained
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.folder import find_pipeline
+from tiny_pipeline import write_text_encoder
 
 REQUEST = Request(("a red house", "a small cactus"), height=64, width=48, num_steps=2, num_images=2, seed=5)
 GIB = 2**30
@@ -99,6 +102,64 @@ def test_only_the_part_of_a_stage_is_loaded(
     monkeypatch.setattr(TextToImage, "from_pretrained", watched)
     carry_out(replace(resident, staged=True), setup, REQUEST)
     assert loaded == [{"text_encoder"}, {"transformer"}, {"autoencoder"}]
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(
+    setup: Setup, resident: MemoryPlan, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(setup.folders["transformer"], tmp_path / "model")
+    shutil.rmtree(folder / "text_encoder")
+    write_text_encoder(folder / "text_encoder", width=24)
+    misfit = replace(setup, folders=find_pipeline(folder))
+    stages: list[str] = []
+    with pytest.raises(WeightsError, match="the text encoder's width is 24"):
+        carry_out(replace(resident, staged=True), misfit, REQUEST, on_stage=stages.append)
+    assert stages == []
+
+
+def test_prompts_are_encoded_alone_as_beside_the_transformer(tiny_folder: Path, tmp_path: Path) -> None:
+    """A null caption says how long captions are, whether the transformer is loaded or not."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    save_file({"null_caption": torch.zeros(20, 16)}, folder / "transformer" / "null_caption.safetensors")
+    whole = TextToImage.from_pretrained(folder, device="cpu")
+    alone = TextToImage.from_pretrained(folder, device="cpu", transformer=None, autoencoder=None)
+    assert alone.text_encoder.caption_length == whole.text_encoder.caption_length == 20
+
+
+def test_a_sampler_for_other_weights_is_refused_while_planning(setup: Setup) -> None:
+    distilled = replace(REQUEST, sampler="lcm", guidance_scale=1.0, num_steps=4)
+    with pytest.raises(InvalidInput, match="lcm"):
+        plan_generation(setup, distilled, 64 * GIB)
+
+
+def test_a_stop_leaves_out_the_pictures_that_have_not_begun(setup: Setup, resident: MemoryPlan) -> None:
+    apart = replace(resident, staged=True, pictures_at_once=1)
+    counts: list[int] = []
+
+    def stop_in_the_second(step: Step) -> bool:
+        counts.append(step.done)
+        return step.done < 3
+
+    result = carry_out(apart, setup, REQUEST, on_step=stop_in_the_second)
+    assert counts == [1, 2, 3]
+    assert len(result.images) == len(result.latents) == 2
+    assert result.seeds == [5, 6]
+
+
+def test_blocks_that_visit_a_device_have_its_dtype(
+    setup: Setup, resident: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In host memory, where they begin, "auto" would be another one."""
+    asked: dict[str, str] = {}
+    monkeypatch.setattr(
+        TextToImage,
+        "from_pretrained",
+        lambda *_, **options: asked.update(device=options["device"], dtype=options["dtype"]),
+    )
+    monkeypatch.setattr(run, "resolve_device", lambda name: torch.device("cuda"))
+    visiting = replace(resident, staged=True, blocks_visit=True)
+    run._load(replace(setup, device="cuda"), visiting, text_encoder=None, autoencoder=None)
+    assert asked == {"device": "cpu", "dtype": "bfloat16"}
 
 
 def test_a_plan_is_told_before_it_is_carried_out(tiny_folder: Path) -> None:

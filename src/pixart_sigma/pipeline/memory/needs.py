@@ -28,12 +28,13 @@ from pixart_sigma.model.activation_memory import activation_bytes, condition_byt
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.pipeline.memory.limit import MIB
 from pixart_sigma.pipeline.memory.plan import Needs, PartBytes
+from pixart_sigma.pipeline.parts import prompt_length
 from pixart_sigma.pipeline.profiles import Profile
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import compression_of
 from pixart_sigma.resolution import LATENT_SCALE, TOKEN_SIDE
 from pixart_sigma.weights.checkpoint import Checkpoint, read_checkpoint
-from pixart_sigma.weights.folder import PipelineFolders, caption_length, read_json
+from pixart_sigma.weights.folder import PipelineFolders, read_json
 from pixart_sigma.weights.tensor_files import read_sharded_weights, read_weights
 from pixart_sigma.weights.transformer import trained_compression
 
@@ -85,7 +86,8 @@ def needs_of(
     size = (height, width)
     num_pictures = len(request.prompts) * request.num_images
     guided = request.guidance_scale > 1
-    lengths = _caption_tokens(folders, request, profile, guided)
+    most = prompt_length(folders, checkpoint.null_caption)
+    lengths = _caption_tokens(folders, request, profile, guided, most)
     vae_config = read_json(folders["vae"] / "vae" / "config.json")
     kernels = _KERNEL_BYTES.get(device.type, 0)
     transformer = _loaded(checkpoint.state_dict, dtype, device, copied=adapted)
@@ -164,11 +166,10 @@ def _compressed(checkpoint: Checkpoint, request: Request) -> TransformerConfig:
 
 
 def _caption_tokens(
-    folders: PipelineFolders, request: Request, profile: Profile, guided: bool
+    folders: PipelineFolders, request: Request, profile: Profile, guided: bool, most: int
 ) -> tuple[int, int]:
     """Tokens of the longest caption, and of the null branch's (0 without guidance), as the transformer sees them."""
     tokenizer = load_tokenizer(folders["tokenizer"] / "tokenizer")
-    most = caption_length(folders)
 
     def tokens(text: str) -> int:
         return len(tokenizer(profile.caption(text), truncation=True, max_length=most).input_ids)

@@ -26,6 +26,8 @@ from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.memory.limit import as_option, in_words
 
 Stage = Literal["text", "denoise", "decode"]
+KEEPING = 2.2
+"""How much more tensors take where freed memory is kept, at most: see `pixart_sigma.allocator`."""
 EXACT_HOLDS: tuple[TextHold, ...] = ("resident", "streamed")
 
 
@@ -66,10 +68,13 @@ class Needs:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user decided; None leaves it to the plan. remedies: flags that would make each stage smaller."""
+    """What was decided; None leaves it to the plan. staged: in any case, however much memory there is. remedies: flags
+    that would make each stage smaller.
+    """
 
     text_hold: TextHold | None = None
     tiling: TilingMethod | None = None
+    staged: bool = False
     remedies: Mapping[Stage, Sequence[str]] | None = None
 
 
@@ -106,6 +111,11 @@ class MemoryPlan:
         """The largest of the stages'."""
         return max(stage.num_bytes for stage in self.stages)
 
+    @property
+    def may_keep(self) -> bool:
+        """Whether the limit allows to keep what is freed for the next tensor, which is quicker."""
+        return self.process_bytes + KEEPING * (self.peak_bytes - self.process_bytes) <= self.limit_bytes
+
 
 @dataclass(frozen=True)
 class _Denoising:
@@ -131,7 +141,7 @@ def make_plan(needs: Needs, limit_bytes: int, choices: Choices) -> MemoryPlan:
         needs.denoise_working(denoisings[0].pictures, denoisings[0].together),
         needs.decode_working(whole) + needs.decode_beside,
     )
-    if everything + max(workings) <= limit_bytes:
+    if everything + max(workings) <= limit_bytes and not choices.staged:
         return _resident(needs, limit_bytes, holds[0], denoisings[0], whole, everything, workings)
     return _staged(needs, limit_bytes, choices, holds, denoisings, whole)
 

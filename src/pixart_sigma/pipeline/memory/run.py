@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -20,22 +20,27 @@ from pixart_sigma.allocator import keep_freed_memory, return_freed_memory, trim
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod
+from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.captions import EncodedPrompts
 from pixart_sigma.pipeline.device import resolve_device, resolve_dtype
-from pixart_sigma.pipeline.memory.limit import AUTO, parse_limit
+from pixart_sigma.pipeline.guards import check_parts
+from pixart_sigma.pipeline.memory.limit import AUTO, Auto, parse_limit
 from pixart_sigma.pipeline.memory.machine import free_bytes, own_bytes
 from pixart_sigma.pipeline.memory.needs import needs_of
 from pixart_sigma.pipeline.memory.plan import Choices, MemoryPlan, Stage, make_plan
 from pixart_sigma.pipeline.memory.shortage import explained
+from pixart_sigma.pipeline.parts import outline_parts
 from pixart_sigma.pipeline.placement.offload import offloaded
 from pixart_sigma.pipeline.placement.processes import ALONE, Processes
 from pixart_sigma.pipeline.placement.sequence import SplitTransformer
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, find_profile
 from pixart_sigma.pipeline.request import Lora, Request
+from pixart_sigma.pipeline.samplers import check_sampler, kinds_of_model
 from pixart_sigma.pipeline.text_to_image import Placed, Result, TextToImage
 from pixart_sigma.weights.folder import PipelineFolders, find_pipeline
 
+Made = TypeVar("Made")
 OnStage = Callable[[Stage], object]
 """Called when a stage begins, before its part is loaded."""
 
@@ -95,9 +100,20 @@ def generate_within(
     return carry_out(plan, setup, request, on_step=on_step)
 
 
-def plan_generation(setup: Setup, request: Request, limit: int | str = AUTO) -> MemoryPlan:
-    """How this request runs within a limit in bytes, or within what is free now. Raises InvalidInput if it cannot."""
+def plan_generation(
+    setup: Setup, request: Request, limit: int | Auto = AUTO, processes: Processes = ALONE
+) -> MemoryPlan:
+    """How this request runs within a limit in bytes, or within what is free now.
+
+    processes: several that all call this, and have one plan: the first one's. Raises InvalidInput if it cannot run.
+    """
+    return _from_first(processes, lambda: _plan(setup, request, limit, processes.world))
+
+
+def _plan(setup: Setup, request: Request, limit: int | Auto, world: int) -> MemoryPlan:
     device, dtype = setup.torch_device, setup.torch_dtype
+    adapted = bool(setup.loras)
+    check_sampler(request.sampler, kinds_of_model(setup.folders, adapted=adapted), setup.folders.name)
     import_parts()
     return_freed_memory()
     needs = needs_of(
@@ -106,11 +122,23 @@ def plan_generation(setup: Setup, request: Request, limit: int | str = AUTO) -> 
         find_profile(setup.profile),
         dtype,
         device,
-        adapted=bool(setup.loras),
+        adapted=adapted,
         process_bytes=own_bytes(device),
     )
-    limit_bytes = limit if isinstance(limit, int) else free_bytes(device)
-    return make_plan(needs, limit_bytes, Choices(setup.text_hold, setup.tiling, _remedies(setup, dtype)))
+    if limit == AUTO:
+        # On a CPU all processes share what is free; each has a GPU of its own.
+        limit = free_bytes(device) // (world if device.type == "cpu" else 1)
+    choices = Choices(setup.text_hold, setup.tiling, world > 1, _remedies(setup, dtype))
+    return make_plan(needs, limit, choices)
+
+
+def _from_first(processes: Processes, make: Callable[[], Made]) -> Made:
+    """What the first process makes, on all of them. Raises PixArtSigmaError if it failed."""
+    made = make() if processes.first else None
+    try:
+        return cast(Made, processes.gathered(made)[0])
+    except RuntimeError as error:
+        raise PixArtSigmaError("another process of this picture failed, as it says; start again") from error
 
 
 def carry_out(
@@ -125,9 +153,10 @@ def carry_out(
 ) -> Result:
     """A plan, what it was made for → pictures, with the seeds that they have without a plan.
 
-    fast: keep what is freed for the next tensor, which is quicker and takes more than planned. processes: several that
-    all call this and denoise every picture together; the first one alone encodes and decodes, and has the pictures.
-    Raises OutOfMemory, and what `TextToImage` does.
+    on_step: where pictures are made one after the other it counts the steps of all, and False leaves out those that
+    have not begun. fast: keep what is freed for the next tensor, which is quicker and takes more than planned.
+    processes: several that all call this and denoise every picture together; the first one alone encodes and decodes,
+    and has the pictures. Raises OutOfMemory, and what `TextToImage` does.
     """
     (keep_freed_memory if fast else return_freed_memory)()
     if not plan.staged and processes.world == 1:
@@ -139,9 +168,8 @@ def carry_out(
         latents = _denoise(pipeline, encoded, request, plan, on_stage, on_step)
         return _decode(pipeline, latents, request, plan, on_stage)
 
-    own = _encoded_apart(plan, setup, request, on_stage) if processes.first else None
-    encoded: EncodedPrompts = processes.gathered(own)[0]
-    del own
+    check_parts(outline_parts(setup.folders, adapted=bool(setup.loras)))
+    encoded = _from_first(processes, lambda: _encoded_apart(plan, setup, request, on_stage))
     with explained("denoise"):
         pipeline = _load(setup, plan, text_encoder=None, autoencoder=None)
     latents = _denoise(pipeline, encoded, request, plan, on_stage, on_step, _placed(plan, setup, processes))
@@ -194,7 +222,8 @@ def _load(setup: Setup, plan: MemoryPlan, **left_out: None) -> TextToImage:
         options |= {"text_encoder_held": plan.text_hold, "prompt_cache": setup.prompt_cache}
     pipeline = TextToImage.from_pretrained(
         setup.folders,
-        dtype=setup.dtype,
+        # Spelt out: what it is by default depends on the device, which may not be that of the next line.
+        dtype=str(setup.torch_dtype).removeprefix("torch."),
         # Blocks that visit the device begin in host memory.
         device="cpu" if plan.blocks_visit and "transformer" not in left_out else setup.device,
         loras=setup.loras if "transformer" not in left_out else (),
@@ -226,15 +255,17 @@ def _denoise(
             return pipeline.denoise(
                 encoded, request, on_step=on_step, branches_together=plan.branches_together, placed=placed
             )
-        latents = []
+        latents: list[torch.Tensor] = []
         for index, alone in enumerate(_one_by_one(request)):
             own = encoded.of(index // request.num_images)
-            counted = _counted(on_step, index, len(request.prompts) * request.num_images)
+            counted = _Counted(on_step, index, len(request.prompts) * request.num_images)
             latents.append(
                 pipeline.denoise(
                     own, alone, on_step=counted, branches_together=plan.branches_together, placed=placed
                 )
             )
+            if counted.stopped:
+                break
         return torch.cat(latents)
 
 
@@ -249,15 +280,22 @@ def _one_by_one(request: Request) -> list[Request]:
     ]
 
 
-def _counted(on_step: OnStep | None, index: int, count: int) -> OnStep | None:
-    """Steps of one of several pictures, counted as those of all."""
-    if on_step is None:
-        return None
+class _Counted:
+    """Steps of one of several pictures, counted as those of all; remembers whether it was told to stop."""
 
-    def counted(step: Step) -> bool | None:
-        return on_step(replace(step, done=index * step.total + step.done, total=count * step.total))
+    def __init__(self, on_step: OnStep | None, index: int, count: int) -> None:
+        self.stopped = False
+        self._on_step = on_step
+        self._index = index
+        self._count = count
 
-    return counted
+    def __call__(self, step: Step) -> bool | None:
+        if self._on_step is None:
+            return None
+        total = self._count * step.total
+        answer = self._on_step(replace(step, done=self._index * step.total + step.done, total=total))
+        self.stopped = answer is False
+        return answer
 
 
 def _decode(

@@ -50,8 +50,10 @@ def announce(line: str) -> None:
         Path(note).write_text(json.dumps(content), "utf-8")
 
 
-def launch(nproc: int, arguments: list[str], module: str = "pixart_sigma") -> int:
-    """`python -m module *arguments` in nproc processes → exit status.
+def launch(
+    nproc: int, arguments: list[str], module: str = "pixart_sigma", *, remedy: str = "start again"
+) -> int:
+    """`python -m module *arguments` in nproc processes → exit status. remedy: what to do if one was killed.
 
     0: all are done. 2: one refused its input, and its line is on stderr. 128 + the signal's number: all were told to
     stop and did, or one was killed, which a line tells. 1: one failed with a traceback of its own. When one fails,
@@ -87,7 +89,7 @@ def launch(nproc: int, arguments: list[str], module: str = "pixart_sigma") -> in
             return 128 + int(early.sigval)
         received, failures = _wait(context)
     del store  # it has lived as long as they
-    status, lines = verdict(failures, received)
+    status, lines = verdict(failures, received, remedy)
     for line in lines:
         sys.stderr.write(line + "\n")
     return status
@@ -124,7 +126,9 @@ def _wait(context: PContext) -> tuple[int | None, Mapping[int, ProcessFailure]]:
     return received, result.failures if result else {}
 
 
-def verdict(failures: Mapping[int, ProcessFailure], received: int | None) -> tuple[int, list[str]]:
+def verdict(
+    failures: Mapping[int, ProcessFailure], received: int | None, remedy: str = "start again"
+) -> tuple[int, list[str]]:
     """Processes that did not end with 0, by rank and the first to fail first → (exit status, lines for stderr).
 
     `received`: the signal that the launcher received and passed on, or None.
@@ -142,7 +146,7 @@ def verdict(failures: Mapping[int, ProcessFailure], received: int | None) -> tup
             return codes[rank], [f"error: process {rank} failed, as it says above; the others were ended"]
         return 128 - codes[rank], [
             f"error: process {rank} was ended by {_name(-codes[rank])}, perhaps for want of memory or time; "
-            "go on from the last checkpoint with --resume"
+            f"{remedy}"
         ]
     if codes and received is None:  # somebody signalled the processes themselves
         received = _STOPPED[next(iter(codes.values()))]
