@@ -386,9 +386,19 @@ def _generate_with_progress(
         def name(stage: "Stage") -> None:
             progress.update(task, description=STAGES[stage])
 
+        def show_decoded(fraction: float) -> None:
+            progress.update(task, completed=round(100 * fraction), total=100)
+
         fast = not tells and plan.may_keep
         result: Result = carry_out(
-            plan, setup, request, on_stage=name, on_step=show, fast=fast, processes=processes
+            plan,
+            setup,
+            request,
+            on_stage=name,
+            on_step=show,
+            on_decoded=show_decoded,
+            fast=fast,
+            processes=processes,
         )
         return result
 

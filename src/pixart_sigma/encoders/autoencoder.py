@@ -13,7 +13,7 @@ from torch import Tensor
 from pixart_sigma.encoders.autoencoder_memory import fitting_tile, kept_bytes, limit_of_one
 from pixart_sigma.encoders.blended_tiles import decode_blended, encode_blended
 from pixart_sigma.encoders.pretrained import load_strictly
-from pixart_sigma.encoders.strips.coding import decode_in_strips, encode_in_strips
+from pixart_sigma.encoders.strips.coding import OnProgress, decode_in_strips, encode_in_strips
 from pixart_sigma.encoders.tiling import Tiling
 
 
@@ -58,26 +58,34 @@ class Autoencoder:
             mean = torch.cat([self._encode_tiled(one, self.tiling) for one in pixels.split(1)])
         return (mean - self.shift_factor) * self.scaling_factor
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) → pixels (B, 3, H, W), about [-1, 1] and not clamped."""
+    def decode(self, latents: Tensor, on_progress: OnProgress | None = None) -> Tensor:
+        """Scaled latents (B, C, h, w) → pixels (B, 3, H, W), about [-1, 1] and not clamped.
+
+        on_progress: told after each strip what fraction is done, if exact tiling takes pictures apart.
+        """
         unscaled = latents.to(self.model.dtype) / self.scaling_factor + self.shift_factor
         if self.tiling is None:
             return self.model.decode(unscaled, return_dict=False)[0]
         count, _, height, width = unscaled.shape
         kept = kept_bytes(self.model, height, width, count)
         if count == 1:
-            return self._decode_tiled(unscaled, self.tiling, kept)
+            return self._decode_tiled(unscaled, self.tiling, kept, on_progress)
         scale = self.latent_scale
         pixels = unscaled.new_empty(count, self.model.config.out_channels, height * scale, width * scale)
         for index, one in enumerate(unscaled.split(1)):
-            pixels[index] = self._decode_tiled(one, self.tiling, kept)[0]
+            share = one_of(on_progress, index, count)
+            pixels[index] = self._decode_tiled(one, self.tiling, kept, share)[0]
         return pixels
 
-    def _decode_tiled(self, latents: Tensor, tiling: Tiling, kept: int) -> Tensor:
+    def _decode_tiled(
+        self, latents: Tensor, tiling: Tiling, kept: int, on_progress: OnProgress | None
+    ) -> Tensor:
         """One picture's latents, unscaled; kept: bytes of the limit that are in use already."""
         limit = limit_of_one(tiling, kept)
         if tiling.method == "exact":
-            return decode_in_strips(self.model, latents, limit_bytes=limit, spill=tiling.spill)
+            return decode_in_strips(
+                self.model, latents, limit_bytes=limit, spill=tiling.spill, on_progress=on_progress
+            )
         height, width = latents.shape[2:]
         return decode_blended(
             self.model, latents, fitting_tile(self.model, height, width, limit, latents.device)
@@ -93,3 +101,10 @@ class Autoencoder:
         return encode_blended(
             self.model, pixels, fitting_tile(self.model, height, width, limit, pixels.device)
         )
+
+
+def one_of(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:
+    """Who is told of one picture's progress → who is told of its share in that of `count`."""
+    if on_progress is None:
+        return None
+    return lambda fraction: on_progress((index + fraction) / count)

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step, denoise
-from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.autoencoder import Autoencoder, one_of
+from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.conditions import Captions
@@ -301,9 +302,10 @@ class TextToImage:
                 **micro_conditions,
             )
 
-    def decode(self, latents: Tensor) -> list[Image.Image]:
+    def decode(self, latents: Tensor, on_progress: OnProgress | None = None) -> list[Image.Image]:
         """Scaled latents (B, C, h, w) → pictures. Needs the autoencoder alone.
 
+        on_progress: told what fraction is done, picture by picture, or strip by strip where they are taken apart.
         Raises WeightsError for pixels that are not finite; warns of a black picture.
         """
         model = self.autoencoder.model
@@ -311,10 +313,13 @@ class TextToImage:
         with torch.no_grad():
             # One at a time: the decoder's activations are the largest of the whole path.
             for index, one in enumerate(latents):
-                pixels = self.autoencoder.decode(one[None].to(model.device))[0]
+                share = one_of(on_progress, index, len(latents))
+                pixels = self.autoencoder.decode(one[None].to(model.device), share)[0]
                 guards.check_pixels(pixels, model.dtype)
                 images.append(to_image(pixels))
                 guards.check_not_black(images[-1], index)
+                if on_progress is not None:
+                    on_progress((index + 1) / len(latents))
         return images
 
 

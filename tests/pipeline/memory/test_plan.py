@@ -136,6 +136,16 @@ def test_a_limit_that_cannot_be_met_says_the_least_that_can() -> None:
         make_plan(large, limit - 2**21, Choices())
 
 
+def test_what_is_free_is_not_called_a_limit() -> None:
+    remedies = {"decode": ["a smaller --size"]}
+    with pytest.raises(InvalidInput) as raised:
+        make_plan(NEEDS, 200, Choices(limited=False, remedies=remedies))  # type: ignore[arg-type]
+    message = str(raised.value)
+    assert message.startswith("1 MiB of memory are free, and stage ")
+    assert "close other programs" in message
+    assert "--memory-limit" not in message
+
+
 @pytest.mark.parametrize(("least_fast", "named"), [(10, True), (50, False)])
 def test_blended_tiles_are_named_where_they_would_take_less(least_fast: int, named: bool) -> None:
     needs = replace(

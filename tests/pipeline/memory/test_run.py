@@ -80,7 +80,11 @@ def test_pictures_and_branches_one_after_the_other_are_equal_to_rounding(
 
 def test_strips_are_the_same_to_rounding(setup: Setup, resident: MemoryPlan, usual: Any) -> None:
     strips = replace(resident, staged=True, tiling=Tiling("exact", 2**20))
-    result = carry_out(strips, setup, REQUEST)
+    told: list[float] = []
+    result = carry_out(strips, setup, REQUEST, on_decoded=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len(told) > 2 * len(result.images)
     for image, expected in zip(result.images, usual.images, strict=True):
         levels = [
             torch.frombuffer(bytearray(each.tobytes()), dtype=torch.uint8) for each in (image, expected)

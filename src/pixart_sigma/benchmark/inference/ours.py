@@ -14,6 +14,7 @@ from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inpu
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
 from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
 from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.pipeline.device import DTYPES
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
@@ -56,8 +57,8 @@ def _picture(job: Job, watch: Stopwatch) -> Compute:
     outputs: Outputs = {}
     decode_latents = model.autoencoder.decode
 
-    def decode(latents: Tensor) -> Tensor:
-        outputs["latents"], outputs["pixels"] = latents, decode_latents(latents)
+    def decode(latents: Tensor, on_progress: OnProgress | None = None) -> Tensor:
+        outputs["latents"], outputs["pixels"] = latents, decode_latents(latents, on_progress)
         return outputs["pixels"]
 
     text_encoder = model.text_encoder

@@ -68,13 +68,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided; None leaves it to the plan. staged: in any case, however much memory there is. remedies: flags
-    that would make each stage smaller.
+    """What was decided; None leaves it to the plan. staged: in any case, however much memory there is. limited: by the
+    user, and not by what is free. remedies: flags that would make each stage smaller.
     """
 
     text_hold: TextHold | None = None
     tiling: TilingMethod | None = None
     staged: bool = False
+    limited: bool = True
     remedies: Mapping[Stage, Sequence[str]] | None = None
 
 
@@ -278,8 +279,14 @@ def _too_small(
     flags = {stage: [*(choices.remedies or {}).get(stage, ())] for stage in largest}
     flags.get("decode", []).extend(for_decode)
     remedies = list(dict.fromkeys(flag for stage in largest for flag in flags[stage]))
+    stage = max(least, key=lambda stage: least[stage])
+    if not choices.limited:
+        ends = " or ".join(("close other programs", *remedies))
+        return (
+            f"{in_words(limit_bytes)} of memory are free, and stage {stage} needs {in_words(needed)}; {ends}"
+        )
     lower = f"; what would lower it: {', '.join(remedies)}" if remedies else ""
     return (
-        f"memory limit {in_words(limit_bytes)} is too little, the least is {in_words(needed)}, for stage "
-        f"{max(least, key=lambda stage: least[stage])}: give --memory-limit {as_option(needed)}{lower}"
+        f"memory limit {in_words(limit_bytes)} is too little, the least is {in_words(needed)}, for stage {stage}: "
+        f"give --memory-limit {as_option(needed)}{lower}"
     )

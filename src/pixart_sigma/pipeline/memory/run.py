@@ -18,6 +18,7 @@ import torch
 
 from pixart_sigma.allocator import keep_freed_memory, return_freed_memory, trim
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step
+from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod
 from pixart_sigma.errors import PixArtSigmaError
@@ -125,10 +126,11 @@ def _plan(setup: Setup, request: Request, limit: int | Auto, world: int) -> Memo
         adapted=adapted,
         process_bytes=own_bytes(device),
     )
+    limited = limit != AUTO
     if limit == AUTO:
         # On a CPU all processes share what is free; each has a GPU of its own.
         limit = free_bytes(device) // (world if device.type == "cpu" else 1)
-    choices = Choices(setup.text_hold, setup.tiling, world > 1, _remedies(setup, dtype))
+    choices = Choices(setup.text_hold, setup.tiling, world > 1, limited, _remedies(setup, dtype))
     return make_plan(needs, limit, choices)
 
 
@@ -148,15 +150,17 @@ def carry_out(
     *,
     on_stage: OnStage | None = None,
     on_step: OnStep | None = None,
+    on_decoded: OnProgress | None = None,
     fast: bool = False,
     processes: Processes = ALONE,
 ) -> Result:
     """A plan, what it was made for → pictures, with the seeds that they have without a plan.
 
     on_step: where pictures are made one after the other it counts the steps of all, and False leaves out those that
-    have not begun. fast: keep what is freed for the next tensor, which is quicker and takes more than planned.
-    processes: several that all call this and denoise every picture together; the first one alone encodes and decodes,
-    and has the pictures. Raises OutOfMemory, and what `TextToImage` does.
+    have not begun. on_decoded: told what fraction of the decoding is done. fast: keep what is freed for the next
+    tensor, which is quicker and takes more than planned. processes: several that all call this and denoise every
+    picture together; the first one alone encodes and decodes, and has the pictures. Raises OutOfMemory, and what
+    `TextToImage` does.
     """
     (keep_freed_memory if fast else return_freed_memory)()
     if not plan.staged and processes.world == 1:
@@ -166,7 +170,7 @@ def carry_out(
             pipeline = _load(setup, plan)
             encoded = _encode(pipeline, request)
         latents = _denoise(pipeline, encoded, request, plan, on_stage, on_step)
-        return _decode(pipeline, latents, request, plan, on_stage)
+        return _decode(pipeline, latents, request, on_stage, on_decoded)
 
     check_parts(outline_parts(setup.folders, adapted=bool(setup.loras)))
     encoded = _from_first(processes, lambda: _encoded_apart(plan, setup, request, on_stage))
@@ -179,7 +183,7 @@ def carry_out(
         return Result([], [], latents)
     with explained("decode"):
         pipeline = _load(setup, plan, text_encoder=None, transformer=None)
-    return _decode(pipeline, latents, request, plan, on_stage)
+    return _decode(pipeline, latents, request, on_stage, on_decoded)
 
 
 def _encoded_apart(
@@ -302,13 +306,13 @@ def _decode(
     pipeline: TextToImage,
     latents: torch.Tensor,
     request: Request,
-    plan: MemoryPlan,
     on_stage: OnStage | None,
+    on_decoded: OnProgress | None,
 ) -> Result:
     if on_stage is not None:
         on_stage("decode")
     with explained("decode"):
-        images = pipeline.decode(latents)
+        images = pipeline.decode(latents, on_decoded)
     return Result(images, [request.seed + index for index in range(len(images))], latents)
 
 
