@@ -111,7 +111,7 @@ def test_the_default_size_is_the_models_and_an_aspect_snaps_to_its_bucket(
             "--size 64x64 and --base 4k exclude each other",
         ),
         (["a", "-o", "x.png", "--base", "8k"], "unknown base '8k'; one of 256, 512, 1k"),
-        (["a"], "Missing option '--output' / '-o'; name a PNG file"),
+        (["a"], "Missing option '--output' / '-o'; see pixart-sigma --help"),
         (
             ["a", "-o", "x.png", "--memory-limit", "6"],
             "memory limit '6' is neither auto nor a size such as 6GB",

@@ -65,7 +65,7 @@ def test_check_says_what_would_happen_and_what_is_missing(
 
 def test_check_refuses_a_broken_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(read_recipe_text("pocket-256").replace("steps = 1500", "stepz = 1500"), "utf-8")
+    path.write_text(read_recipe_text("pocket-256").replace("\nsteps = ", "\nstepz = "), "utf-8")
     assert run(["recipes", "check", str(path)]) == 2
     output, errors = capsys.readouterr()
     assert output == ""

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pixart_sigma.cli.parsing import check_ways, parse_compression, parse_frame
 from pixart_sigma.cli.progress import progress_bar
 from pixart_sigma.cli.several import check_processes, same_command
-from pixart_sigma.encoders.text_holds import TEXT_HOLDS, TextHold, check_text_hold, is_exact
-from pixart_sigma.encoders.tiling import Tiling, TilingMethod
+from pixart_sigma.cli.writing import write_pictures
+from pixart_sigma.encoders.text_holds import TEXT_HOLDS
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.kv_compression import (
     BLOCK_NAMES,
     OPERATORS,
-    KVCompressionRequest,
-    parse_kv_compression,
 )
 from pixart_sigma.pipeline.memory.limit import AUTO, Auto, parse_limit
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, PROFILES, find_profile
@@ -38,7 +37,7 @@ from pixart_sigma.pipeline.samplers import (
     kinds_of,
     kinds_of_model,
 )
-from pixart_sigma.resolution import BASES, nearest_bucket, parse_aspect, parse_base, parse_size
+from pixart_sigma.resolution import BASES, nearest_bucket
 from pixart_sigma.weights.catalogue import find_release
 from pixart_sigma.weights.folder import (
     POCKET,
@@ -243,7 +242,7 @@ def generate(
     from pixart_sigma.pipeline.metadata import check_output, numbered
 
     find_profile(profile).check_negative_prompt(negative_prompt)
-    height, width, ratio, base_side = _parse_size(size, aspect, base)
+    height, width, ratio, base_side = parse_frame(size, aspect, base)
     parameters: dict[str, Any] = {
         "prompts": (prompt,),
         "negative_prompt": negative_prompt,
@@ -251,7 +250,7 @@ def generate(
         "width": width,
         "seed": seed,
         "num_images": num_images,
-        "kv_compression": _parse_compression(kv_compression, kv_compression_operator, kv_compression_blocks),
+        "kv_compression": parse_compression(kv_compression, kv_compression_operator, kv_compression_blocks),
     }
     # Checked before a model is fetched, which may take an hour; the default sampler allows what any other allows.
     loras = [parse_lora(text) for text in lora or []]
@@ -260,7 +259,7 @@ def generate(
         if plan:
             raise InvalidInput("--nproc-per-node is ignored with --plan, which does no work; remove it")
         check_processes(nproc_per_node)
-    hold, tiling = _check_ways(text_encoder, vae_tiling)
+    hold, tiling = check_ways(text_encoder, vae_tiling)
     release = find_release(model)
     known_kinds = kinds_of(release, {}, adapted=bool(loras)) if release is not None else None
     own_sampler = OWN_SAMPLERS[known_kinds[0]] if known_kinds is not None else DEFAULT_SAMPLER
@@ -269,7 +268,7 @@ def generate(
         check_sampler(sampler or own_sampler, known_kinds, release.name)
     check_dtype(dtype)
     if output is None and not plan:
-        raise InvalidInput("Missing option '--output' / '-o'; name a PNG file, such as -o house.png")
+        raise InvalidInput("Missing option '--output' / '-o'; see pixart-sigma --help")
     paths = numbered(output, num_images) if output is not None else []
     for path in paths:
         check_output(path)
@@ -293,50 +292,10 @@ def generate(
     result = _generate_with_progress(setup, request, limit, plan_only=plan, tells=memory_limit is not None)
     if result is None or not result.images:
         return
-    _write(result, request, setup, paths)
+    write_pictures(result, request, setup, paths)
     for path, image_seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {image_seed}")
     print(f"{time.perf_counter() - started:.1f} s")
-
-
-def _parse_size(
-    size: str | None, aspect: str | None, base: str | None
-) -> tuple[int | None, int | None, float | None, int | None]:
-    """(height, width) in pixels; or height / width and the base to snap to, if it is not the model's; or nothing for
-    the model's own size.
-    """
-    for name, given in (("--aspect", aspect), ("--base", base)):
-        if size is not None and given is not None:
-            raise InvalidInput(f"--size {size} and {name} {given} exclude each other; give one of them")
-    if size is not None:
-        return *parse_size(size), None, None
-    ratio = parse_aspect(aspect) if aspect is not None else None
-    if base is None:
-        return None, None, ratio, None
-    return None, None, 1.0 if ratio is None else ratio, parse_base(base)
-
-
-def _parse_compression(
-    window: str | None, operator: str | None, blocks: str | None
-) -> KVCompressionRequest | None:
-    if window is not None:
-        return parse_kv_compression(window, operator, blocks)
-    for name, given in (("operator", operator), ("blocks", blocks)):
-        if given is not None:
-            raise InvalidInput(
-                f"--kv-compression-{name} {given} needs a window; give --kv-compression 2x2 too, or leave it out"
-            )
-    return None
-
-
-def _check_ways(
-    text_encoder: str | None, vae_tiling: str | None
-) -> tuple[TextHold | None, TilingMethod | None]:
-    """What the user decided of how parts run, seen to exist."""
-    if text_encoder is not None:
-        check_text_hold(text_encoder)
-    hold = next((hold for hold in TEXT_HOLDS if hold == text_encoder), None)
-    return hold, Tiling(vae_tiling).method if vae_tiling is not None else None  # type: ignore[arg-type]
 
 
 def _check_device(device: str) -> None:
@@ -409,37 +368,3 @@ def _print_plan(plan: "MemoryPlan", setup: "Setup") -> None:
     dtype = str(setup.torch_dtype).removeprefix("torch.")
     for line in plan_lines(plan, str(setup.torch_device), dtype):
         print(line)
-
-
-def _write(result: "Result", request: Request, setup: "Setup", paths: list[Path]) -> None:
-    from pixart_sigma import __version__
-    from pixart_sigma.pipeline.metadata import write_png
-
-    for path, image, seed in zip(paths, result.images, result.seeds, strict=True):
-        parameters = {
-            "prompt": request.prompts[0],
-            "negative_prompt": request.negative_prompt,
-            "seed": seed,
-            "steps": request.num_steps,
-            "guidance_scale": request.guidance_scale,
-            "sampler": request.sampler,
-            "size": f"{image.width}x{image.height}",
-            "model": setup.folders.name,
-            "profile": setup.profile,
-            "version": __version__,
-        }
-        write_png(image, path, parameters | _departures(request, setup))
-
-
-def _departures(request: Request, setup: "Setup") -> dict[str, str]:
-    """What makes the picture another than the model alone would; how memory was saved exactly is none of it."""
-    departures = {}
-    if request.compression is not None:
-        departures["kv_compression"] = str(request.compression)
-    if setup.loras:
-        departures["lora"] = ", ".join(str(lora) for lora in setup.loras)
-    if setup.text_hold is not None and not is_exact(setup.text_hold):
-        departures["text_encoder"] = setup.text_hold
-    if setup.tiling == "fast":
-        departures["vae_tiling"] = setup.tiling
-    return departures

@@ -116,7 +116,7 @@ def test_a_killed_process_is_named(folder: Path, capfd: pytest.CaptureFixture[st
     assert launch(2, [], "worker") == 137
     errors = capfd.readouterr().err
     assert errors.startswith("error: process 1 was ended by SIGKILL")
-    assert "--resume" in errors
+    assert errors.endswith("; start again\n")
     assert errors.count("\n") == 1
 
 

@@ -21,8 +21,8 @@ UHD = (2160, 3840)
 
 @dataclass(frozen=True)
 class Way:
-    """One row: how the part is held or divided. limit_bytes: of an exact decode above the weights; of a whole picture,
-    everything included. Without limit and method a picture is made with all parts resident.
+    """One row: how the part is held or divided. limit_bytes: of a divided decode above the weights; of a whole picture,
+    everything included. Without a limit nothing is divided, and freed memory is kept, as `generate` does with enough.
     """
 
     name: str
@@ -84,7 +84,7 @@ SCENARIOS = (
         (1024, 1024),
         _WHOLE,
         Way("exact strips, 1 GiB", method="exact", limit_bytes=GIB),
-        Way("blended tiles", method="fast"),
+        Way("blended tiles, 1 GiB", method="fast", limit_bytes=GIB),
     ),
     _decode(
         "decode-4k",
@@ -92,7 +92,7 @@ SCENARIOS = (
         UHD,
         Way("exact strips, 4 GiB", method="exact", limit_bytes=4 * GIB),
         Way("exact strips, 3 GiB", method="exact", limit_bytes=3 * GIB),
-        Way("blended tiles", method="fast"),
+        Way("blended tiles, 4 GiB", method="fast", limit_bytes=4 * GIB),
     ),
     Scenario(
         "picture-1024",

@@ -71,16 +71,15 @@ def _text(scenario: Scenario, way: Way, folder: Path | None, device: torch.devic
 
 def _decode(scenario: Scenario, way: Way, folder: Path | None, device: torch.device) -> Done:
     assert folder is not None
-    tiling = None
-    if way.method is not None:
-        spill = find_spill_folder() if way.limit_bytes is not None else None
-        tiling = Tiling(way.method, way.limit_bytes, spill)
-    else:
-        keep_freed_memory()  # as a picture is made that nobody limits
     dtype = DTYPES[scenario.dtype]
-    predicted = predict_decode_bytes(
-        read_json(folder / "vae" / "config.json"), *scenario.size, dtype.itemsize, tiling, device=device
-    )
+    tiling, predicted = None, None
+    if way.method is None:
+        keep_freed_memory()
+    else:
+        spill = find_spill_folder() if way.method == "exact" else None
+        tiling = Tiling(way.method, way.limit_bytes, spill)
+        config = read_json(folder / "vae" / "config.json")
+        predicted = predict_decode_bytes(config, *scenario.size, dtype.itemsize, tiling, device=device)
     autoencoder = Autoencoder.from_pretrained(folder, dtype, tiling).to(device)
     height, width = (side // LATENT_SCALE for side in scenario.size)
     channels = autoencoder.model.config.latent_channels
