@@ -86,7 +86,7 @@ class Worker:
             watcher.join()
 
     def _look(self) -> None:
-        now, resident = anonymous_memory(self.process.pid), resident_memory(self.process.pid)
+        now, resident = _status(self.process.pid, "RssAnon:", "VmRSS:")
         if now is not None and self.idle is not None:
             self.memory = max(self.memory or 0, now - self.idle)
         if resident is not None:
@@ -147,20 +147,14 @@ def take_turns(workers: Sequence[Worker], rounds: int) -> None:
 
 def anonymous_memory(pid: int) -> int | None:
     """Bytes of a process that are not of files (RssAnon); None where the kernel does not tell."""
-    return _status(pid, "RssAnon:")
+    return _status(pid, "RssAnon:")[0]
 
 
-def resident_memory(pid: int) -> int | None:
-    """Bytes of a process in memory, mapped files among them (VmRSS); None where the kernel does not tell."""
-    return _status(pid, "VmRSS:")
-
-
-def _status(pid: int, name: str) -> int | None:
+def _status(pid: int, *names: str) -> list[int | None]:
+    """Entries of a process's status file in bytes; VmRSS is all of it that is in memory, mapped files too."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
     except OSError:
-        return None
-    for line in status.splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    return None
+        lines = []
+    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(names)}
+    return [found.get(name) for name in names]

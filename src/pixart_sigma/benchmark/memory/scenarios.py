@@ -35,8 +35,8 @@ class Way:
 class Scenario:
     """Some work on a picture of `size` (height, width), in each of its ways.
 
-    weights: shapes of the random pipeline, None: the pocket model. window: the compression's; guided: whether there is
-    a negative branch. heavy: takes an hour on a CPU, and runs where it is asked for by name.
+    weights: shapes of the random pipeline, None: the pocket model. window: the compression's. heavy: takes an hour on a
+    CPU, and runs where it is asked for by name.
     """
 
     name: str
@@ -46,7 +46,6 @@ class Scenario:
     weights: InferenceScenario | None
     size: tuple[int, int] = (0, 0)
     window: tuple[int, int] | None = None
-    guided: bool = True
     heavy: bool = False
 
 
@@ -59,10 +58,8 @@ _SHORT_TEXT = replace(
 _TINY = InferenceScenario("tiny", "picture", TINY_SHAPES, 64)
 
 
-def _decode(name: str, dtype: str, size: tuple[int, int], *ways: Way, heavy: bool = False) -> Scenario:
-    return Scenario(
-        name, "decode", dtype, ways, replace(_XL_1024, name=name, work="decode"), size, heavy=heavy
-    )
+def _decode(name: str, dtype: str, size: tuple[int, int], *ways: Way) -> Scenario:
+    return Scenario(name, "decode", dtype, ways, replace(_XL_1024, name=name, work="decode"), size)
 
 
 SCENARIOS = (

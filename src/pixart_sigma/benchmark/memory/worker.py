@@ -93,7 +93,6 @@ def _picture(scenario: Scenario, way: Way, folder: Path | None, device: torch.de
         height=scenario.size[0],
         width=scenario.size[1],
         num_steps=num_steps,
-        guidance_scale=4.5 if scenario.guided else 1.0,
         kv_compression=scenario.window,
     )
     setup = Setup(
