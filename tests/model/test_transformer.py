@@ -233,8 +233,8 @@ def test_selecting_before_projecting_is_selecting_after():
         return x.unflatten(-1, (3, 8)).transpose(1, 2)
 
     queries = attention.q_norm(attention.to_q(tokens))
-    keys = attention.kv_compression.select(attention.k_norm(attention.to_k(tokens)), grid, None)
-    values = attention.kv_compression.select(attention.to_v(tokens), grid, None)
+    keys = attention.kv_compression.windows(attention.k_norm(attention.to_k(tokens)), grid, None).squeeze(2)
+    values = attention.kv_compression.windows(attention.to_v(tokens), grid, None).squeeze(2)
     weights = (heads(queries) @ heads(keys).transpose(-1, -2) / math.sqrt(8)).softmax(-1)
     expected = attention.to_out[0]((weights @ heads(values)).transpose(1, 2).flatten(2))
     assert relative_error(attention(tokens, grid, None), expected) <= 1e-5

@@ -37,7 +37,7 @@ def activation_bytes(config: TransformerConfig, grid: tuple[int, int], batch: in
     # sides of the GELU.
     mlp = 2 + piece * (2 + 2 * MLP_RATIO)
     added = 4.0  # input, attended, the same gated, their sum
-    attention = max(_attention(config, grid, block, piece) for block in range(config.num_layers))
+    attention = max(_attention(config, grid, block, batch, piece) for block in range(config.num_layers))
     return round(max(mlp, added, attention) * batch * num_tokens * config.width * itemsize)
 
 
@@ -53,20 +53,28 @@ def condition_bytes(
     return (captions + rows) * config.width * itemsize
 
 
-def _attention(config: TransformerConfig, grid: tuple[int, int], block: int, piece: float) -> float:
+def _attention(
+    config: TransformerConfig, grid: tuple[int, int], block: int, batch: int, piece: float
+) -> float:
     """Units that self-attention of one block holds at its peak."""
     pieces = 3 * piece  # queries, attended, projected
     compression = config.kv_compression
     if compression is None or block not in compression.blocks or not compression.applies(grid):
         return 4 + pieces  # input, normed, keys, values
     height, width = compression.window
-    windows = (-(-grid[0] // height), -(-grid[1] // width))
+    rows, columns = -(-grid[0] // height), -(-grid[1] // width)
     num_tokens = grid[0] * grid[1]
-    kept = windows[0] * windows[1] / num_tokens
-    replicated = windows[0] * height * windows[1] * width / num_tokens
+    kept = rows * columns / num_tokens
+    replicated = rows * height * columns * width / num_tokens
     edges = replicated if replicated > 1 else 0.0  # only then it is a copy
-    if compression.operator in ("nearest", "discard"):
-        return 2 + kept + max(edges, 2 * kept + pieces)
-    # Values before and after their compression, beside keys; a convolution's result is normed once more.
-    mixed = 3 if compression.operator == "conv" else 2
-    return max(3 + edges + mixed * kept, 2 + 2 * kept + pieces)
+    windows = kept if compression.operator in ("nearest", "discard") else replicated
+    if compression.operator == "conv":
+        is_one_product = batch * rows * columns >= config.width  # as `KVCompressor` decides
+        combined = height * width * config.width / (batch * num_tokens)
+        # A result is normed once more. Else each token is projected, normed if keys are, and laid out anew.
+        values = combined + 2 * kept if is_one_product else 2 * replicated
+        keys = 3 * replicated if config.qk_norm else values
+    else:
+        values = 2 * kept
+        keys = 2 * replicated if config.qk_norm and compression.operator == "average" else values
+    return 2 + max(edges + windows, windows + max(keys, kept + values), 2 * kept + pieces)

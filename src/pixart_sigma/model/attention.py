@@ -100,14 +100,11 @@ class SelfAttention(nn.Module):
         Whoever shares a picture out over devices puts another in its place, which adds those of the others.
         """
         compression = self.kv_compression
-        sources = tokens if compression is None else compression.select(tokens, grid, kept_tokens)
-        keys = self.k_norm(self.to_k(sources))
-        if compression is not None:
-            keys = compression.mix(keys, grid)
-        values = self.to_v(sources)
-        if compression is not None:
-            values = compression.mix(values, grid)
-        return keys, values
+        if compression is None or not compression.applies(grid):
+            return self.k_norm(self.to_k(tokens)), self.to_v(tokens)
+        windows = compression.windows(tokens, grid, kept_tokens)
+        norm = None if isinstance(self.k_norm, nn.Identity) else self.k_norm
+        return compression.compress(windows, self.to_k, norm), compression.compress(windows, self.to_v)
 
     def _attended(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         # Normalisation layers may leave queries or keys in fp32 under autocast; attention wants one dtype.

@@ -1,6 +1,6 @@
 """Fewer tokens for the keys and values of self-attention (paper section 3.2, Figure 7).
 
-Legend: B batch, N image tokens, M kept tokens, D width.
+Legend: B batch, N image tokens, M windows, A tokens of a window that count, D width.
 Every operator sees a grid whose sides are multiples of the window: other grids are first continued at the
 bottom and the right by repeating their last row and column, so that every resolution bucket has a defined
 result.
@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.config import KVCompression
@@ -41,11 +42,7 @@ def _replicate_edges(image: Tensor, window: tuple[int, int]) -> Tensor:
 
 
 class KVCompressor(nn.Module):
-    """One block's compression; keys and values share its weights.
-
-    `select` (operators nearest and discard) picks tokens, which commutes with the key and value projections,
-    so it comes before them and saves their work; `mix` (operators conv and average) comes after them.
-    """
+    """One block's compression; keys and values share its weights, and the windows that they are made of."""
 
     def __init__(self, config: KVCompression, width: int) -> None:
         super().__init__()
@@ -83,32 +80,66 @@ class KVCompressor(nn.Module):
         """
         return self.config.applies(grid)
 
-    def select(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
-        """tokens (B, N, D) → (B, M, D) for nearest and discard; unchanged for other operators and small grids.
+    def windows(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
+        """tokens (B, N, D) → the tokens of each window that count (B, M, A, D): for nearest and discard one.
 
         kept_tokens: (M,) or (B, M) int64 positions on the replicated grid, row by row; for discard only.
+        Raises InvalidInput for discard without as many kept tokens as there are windows.
         """
-        if self.operator not in ("nearest", "discard") or not self.applies(grid):
-            return tokens
         image = _replicate_edges(tokens.unflatten(1, grid), self.window)
         if self.operator == "nearest":
-            return image[:, :: self.window[0], :: self.window[1]].flatten(1, 2)
-        kept = num_kept_tokens(grid, self.window)
-        if kept_tokens is None or kept_tokens.shape[-1] != kept:
-            found = "none" if kept_tokens is None else str(kept_tokens.shape[-1])
-            raise InvalidInput(
-                f"operator 'discard' keeps {kept} of this grid's tokens; kept_tokens has {found}"
-            )
-        index = kept_tokens.expand(tokens.shape[0], kept)[..., None].expand(-1, -1, tokens.shape[-1])
-        return image.flatten(1, 2).gather(1, index)
+            return image[:, :: self.window[0], :: self.window[1]].flatten(1, 2).unsqueeze(2)
+        if self.operator == "discard":
+            kept = num_kept_tokens(grid, self.window)
+            if kept_tokens is None or kept_tokens.shape[-1] != kept:
+                found = "none" if kept_tokens is None else str(kept_tokens.shape[-1])
+                raise InvalidInput(
+                    f"operator 'discard' keeps {kept} of this grid's tokens; kept_tokens has {found}"
+                )
+            index = kept_tokens.expand(tokens.shape[0], kept)[..., None].expand(-1, -1, tokens.shape[-1])
+            return image.flatten(1, 2).gather(1, index).unsqueeze(2)
+        windows = image.unflatten(2, (-1, self.window[1])).unflatten(1, (-1, self.window[0])).transpose(2, 3)
+        return windows.flatten(3, 4).flatten(1, 2)
 
-    def mix(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Keys or values (B, N, D) → (B, M, D) for conv and average; unchanged for other operators and small grids."""
-        if self.operator not in ("conv", "average") or not self.applies(grid):
-            return tokens
-        image = _replicate_edges(tokens.unflatten(1, grid), self.window)
+    def compress(self, windows: Tensor, projection: nn.Module, norm: nn.Module | None = None) -> Tensor:
+        """windows (B, M, A, D) → keys or values (B, M, D). projection: of a token; norm: of a projected one, if any.
+
+        By definition each token is projected and normed, then its window is mixed. Where there is no norm all of that
+        is linear: an average is projected once for its window, and a convolution with its projection is one product.
+        """
+        if self.operator in ("nearest", "discard"):
+            projected = projection(windows.squeeze(2))
+            return projected if norm is None else norm(projected)
         if self.operator == "average":
-            image = image.unflatten(2, (-1, self.window[1])).unflatten(1, (-1, self.window[0]))
-            return image.mean(dim=(2, 4)).flatten(1, 2)
-        mixed = self.conv(image.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+            return projection(windows.mean(2)) if norm is None else norm(projection(windows)).mean(2)
+        if norm is None and isinstance(projection, nn.Linear) and self._is_one_product(windows, projection):
+            mixed = self._product(windows, projection)
+        else:
+            projected = projection(windows.flatten(1, 2))
+            mixed = self._mixed(projected if norm is None else norm(projected))
         return self.norm(mixed) if hasattr(self, "norm") else mixed
+
+    def _is_one_product(self, windows: Tensor, projection: nn.Linear) -> bool:
+        """Whether the combined weights are at hand, and are less to write than each token's projection."""
+        smaller = windows.shape[2] * projection.weight.numel() <= windows.numel()
+        return smaller and _is_bare(projection, nn.Linear) and _is_bare(self.conv, nn.Conv2d)
+
+    def _product(self, windows: Tensor, projection: nn.Linear) -> Tensor:
+        """The projection of each token and the convolution of each window, without the former's results."""
+        kernel = self.conv.weight.flatten(1)  # (D, A)
+        weight = (kernel[:, :, None] * projection.weight[:, None]).flatten(1)  # (D, A · D)
+        bias = torch.addcmul(self.conv.bias, kernel.sum(1), projection.bias)
+        return F.linear(windows.flatten(2), weight, bias)
+
+    def _mixed(self, projected: Tensor) -> Tensor:
+        """Projected tokens, window by window (B, M · A, D), convolved (B, M, D)."""
+        below_one_another = projected.transpose(1, 2).unflatten(2, (-1, self.window[1]))
+        return self.conv(below_one_another).flatten(2).transpose(1, 2)
+
+
+def _is_bare(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is its weights and nothing else: no adapter, not quantised, and nobody moves its weights there
+    when it is called and away again.
+    """
+    hooked = "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer) is kind and not hooked

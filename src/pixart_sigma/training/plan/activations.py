@@ -110,12 +110,13 @@ def _block(
 
     total = float(per_token * tokens * width) + 2 * operand * keys * width
     # k and v have a bf16 copy of their input each; in fp32 they share one, with q too if all tokens are theirs.
-    sources = tokens if _mixes(config, grid, index) else keys
-    copies = 2 if element < _FP32 else int(sources < tokens)
+    sources = samples * _sources(config, grid, index)
+    copies = 2 if element < _FP32 else int(_kept(config, grid, index) < grid[0] * grid[1])
     total += copies * element * sources * width
-    if _mixes(config, grid, index):
-        rows, columns = replicated_grid(grid, config.kv_compression.window)  # type: ignore[union-attr]
-        total += 2 * element * samples * rows * columns * width + 2 * element * keys * width
+    if _convolves(config, grid, index):
+        # The convolution's results, which are normed, and its weights combined with those of the projections.
+        window = config.kv_compression.ratio  # type: ignore[union-attr]
+        total += 2 * element * (keys * width + window * width**2)
     if kernel == "fused":
         total += 2 * _FP32 * tokens * heads  # logarithms of the sums
     else:
@@ -134,8 +135,7 @@ def _products(
     keys = batch.batch_size * _kept(config, grid, index)
     # q, attended, out; the caption's q, attended, out; the MLP's two.
     per_token = 3 + 3 + MLP_RATIO + 1
-    sources = tokens if _mixes(config, grid, index) else keys
-    return float(element * config.width * (per_token * tokens + 2 * sources))
+    return float(element * config.width * (per_token * tokens + 2 * keys))
 
 
 def _ends(
@@ -160,11 +160,19 @@ def _kept(config: TransformerConfig, grid: tuple[int, int], index: int) -> int:
     return num_kept_tokens(grid, compression.window)
 
 
-def _mixes(config: TransformerConfig, grid: tuple[int, int], index: int) -> bool:
+def _sources(config: TransformerConfig, grid: tuple[int, int], index: int) -> int:
+    """Tokens that keys, or values, of a sample are projected from."""
+    if not _convolves(config, grid, index):
+        return _kept(config, grid, index)
+    rows, columns = replicated_grid(grid, config.kv_compression.window)  # type: ignore[union-attr]
+    return rows * columns
+
+
+def _convolves(config: TransformerConfig, grid: tuple[int, int], index: int) -> bool:
     compression = config.kv_compression
     return (
         compression is not None
         and index in compression.blocks
         and compression.applies(grid)
-        and compression.operator in ("conv", "average")
+        and compression.operator == "conv"
     )

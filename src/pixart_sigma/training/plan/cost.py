@@ -192,8 +192,8 @@ def forward_flops(
     square = config.width**2
     self_projections = self_scores = 0.0
     for block in range(config.num_layers):
-        sources, keys, mixing = _key_tokens(config, grid, block)
-        self_projections += 2 * square * (2 * tokens + 2 * sources) + mixing
+        sources, keys = _key_tokens(config, grid, block)
+        self_projections += 2 * square * (2 * tokens + sources)
         self_scores += 4 * tokens * keys * config.width
     patch = config.patch_size**2
     embeddings = 2 * (SINUSOID_CHANNELS * config.width + square)
@@ -276,18 +276,19 @@ def autoencoder_flops(shape: AutoencoderShape, height: int, width: int) -> float
     return total + _convolution(before, doubled, pixels) + 2 * pixels * doubled**2
 
 
-def _key_tokens(config: TransformerConfig, grid: tuple[int, int], block: int) -> tuple[int, int, float]:
-    """Tokens that are projected to keys and values, keys that are left, and what it takes to mix them."""
+def _key_tokens(config: TransformerConfig, grid: tuple[int, int], block: int) -> tuple[int, int]:
+    """Tokens that are projected to keys, plus those projected to values; and the keys that are left."""
     tokens = grid[0] * grid[1]
     compression = config.kv_compression
     if compression is None or block not in compression.blocks or not compression.applies(grid):
-        return tokens, tokens, 0.0
+        return 2 * tokens, tokens
     kept = num_kept_tokens(grid, compression.window)
-    if compression.operator in ("nearest", "discard"):
-        return kept, kept, 0.0
     rows, columns = replicated_grid(grid, compression.window)
-    mixing = 2 * 2 * rows * columns * config.width if compression.operator == "conv" else 0
-    return tokens, kept, float(mixing)
+    if compression.operator == "conv":
+        return 2 * rows * columns, kept
+    if compression.operator == "average" and config.qk_norm:
+        return rows * columns + kept, kept
+    return 2 * kept, kept
 
 
 def _convolution(before: int, after: int, pixels: float) -> float:
