@@ -56,6 +56,11 @@ def test_a_file_may_hold_several_machines_and_a_suite_that_failed(folder: Path) 
     assert "Not all of it: stopped after 60 s." in page
 
 
+def test_a_note_stands_below_the_table(folder: Path) -> None:
+    write(folder, "gpu.json", FIGURES | {"note": "It was a cold day."})
+    assert f"{TABLE}\n\nIt was a cold day.\n" in render_page(folder)
+
+
 def test_figures_without_a_place_are_not_left_out_silently(folder: Path) -> None:
     write(folder, "more.json", FIGURES | {"suite": "attention"})
     with pytest.raises(InvalidInput, match=r"no place for suite attention; add <!-- figures: attention -->"):

@@ -3,6 +3,10 @@ from pathlib import Path
 import pytest
 
 from pixart_sigma.benchmark import run as suites
+from pixart_sigma.benchmark.growth import run as growth
+from pixart_sigma.benchmark.outcome import Outcome, Output
+from pixart_sigma.benchmark.start import run as start
+from pixart_sigma.benchmark.waterfall import run as waterfall
 from pixart_sigma.cli import app
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -14,41 +18,89 @@ def test_a_suite_on_inference_is_handed_everything(
 ) -> None:
     calls: list[tuple[object, ...]] = []
 
-    def remember(*arguments: object) -> suites.Outcome:
+    def remember(*arguments: object) -> Outcome:
         calls.append(arguments[:-1])
-        return suites.Outcome("table")
+        return Outcome("table")
 
     monkeypatch.setattr(suites, "run_inference", remember)
     files = ["--json", str(tmp_path / "x.json"), "--markdown", str(tmp_path / "x.md")]
     options = ["--scenario", "tiny", "--dtype", "bfloat16", "--device", "cpu", "--rounds", "3", *files]
     steps = ["--steps", "4"] if suite == "pipeline" else []
-    assert app.run(["benchmark", suite, *options, *steps]) == 0
+    compiled = ["--compile"] if suite == "transformer" else []
+    assert app.run(["benchmark", suite, *options, *steps, *compiled]) == 0
     assert capsys.readouterr().out == "table\n"
-    output = suites.Output(tmp_path / "x.json", tmp_path / "x.md")
+    output = Output(tmp_path / "x.json", tmp_path / "x.md")
     num_steps = 4 if suite == "pipeline" else None
-    assert calls == [(suite, ["tiny"], ["bfloat16"], "cpu", 3, num_steps, output)]
+    assert calls == [(suite, ["tiny"], ["bfloat16"], "cpu", 3, num_steps, suite == "transformer", output)]
 
 
 @pytest.mark.parametrize("suite", ["train-step", "ablations", "plan", "attention"])
 def test_a_suite_on_training_is_handed_everything(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
 
-    def remember(*arguments: object) -> suites.Outcome:
+    def remember(*arguments: object) -> Outcome:
         calls.append(arguments[:-1])
-        return suites.Outcome("table")
+        return Outcome("table")
 
     monkeypatch.setattr(suites, "run_training", remember)
     scenario = [] if suite == "attention" else ["--scenario", "pocket"]
     compiled = ["--compile"] if suite == "train-step" else []
     assert app.run(["benchmark", suite, *scenario, *compiled, "--device", "cpu", "--rounds", "3"]) == 0
     names = () if suite == "attention" else ["pocket"]
-    assert calls == [(suite, names, "cpu", 3, suite == "train-step", suites.Output())]
+    assert calls == [(suite, names, "cpu", 3, suite == "train-step", Output())]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What the suites that are not run were handed."""
+    handed: list[tuple[object, ...]] = []
+
+    def remember(*arguments: object) -> Outcome:
+        handed.append(arguments[:-1])
+        return Outcome("table")
+
+    for module, name in (
+        (growth, "run_compression"),
+        (growth, "run_scaling"),
+        (start, "run_start"),
+        (waterfall, "run_waterfall"),
+    ):
+        monkeypatch.setattr(module, name, remember)
+    return handed
+
+
+def test_the_other_suites_are_handed_everything(calls: list[tuple[object, ...]], tmp_path: Path) -> None:
+    plot, output = tmp_path / "growth.png", Output(tmp_path / "x.json", tmp_path / "x.md")
+    options = ["--scenario", "tiny", "--device", "cpu", "--rounds", "3"]
+    options += ["--json", str(output.json_file), "--markdown", str(output.markdown_file)]
+    dtype = ["--dtype", "bfloat16"]
+    for words in (
+        ["kv-compression", *dtype],
+        ["scaling", *dtype, "--plot", str(plot)],
+        ["start"],
+        ["pipeline", *dtype, "--waterfall", "--steps", "4"],
+        ["transformer", *dtype, "--waterfall"],
+    ):
+        assert app.run(["benchmark", *words, *options]) == 0
+    precise = (["tiny"], ["bfloat16"], "cpu", 3)
+    assert calls == [
+        (*precise, output),
+        (*precise, plot, output),
+        (["tiny"], "cpu", 3, output),
+        ("pipeline", *precise, 4, output),
+        ("transformer", *precise, None, output),
+    ]
+
+
+def test_a_waterfall_is_not_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["benchmark", "transformer", "--waterfall", "--compile"]) == 2
+    assert "--compile is ignored with --waterfall" in capsys.readouterr().err
 
 
 def test_rows_that_failed_are_printed_and_end_with_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = suites.Outcome("table", ("xl-256 in float32: the two sides differ",))
+    outcome = Outcome("table", ("xl-256 in float32: the two sides differ",))
     monkeypatch.setattr(suites, "run_inference", lambda *arguments: outcome)
     assert app.run(["benchmark", "transformer"]) == 2
     printed = capsys.readouterr()
@@ -57,7 +109,14 @@ def test_rows_that_failed_are_printed_and_end_with_status_2(
 
 
 def test_an_option_that_a_suite_would_ignore_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["plan", "--compile"], ["attention", "--scenario", "tiny"], ["vae", "--steps", "3"]):
+    for command in (
+        ["plan", "--compile"],
+        ["attention", "--scenario", "tiny"],
+        ["vae", "--steps", "3"],
+        ["pipeline", "--compile"],
+        ["vae", "--waterfall"],
+        ["start", "--dtype", "float32"],
+    ):
         assert app.run(["benchmark", *command]) == 2
         assert "No such option" in capsys.readouterr().err
 

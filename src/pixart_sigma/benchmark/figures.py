@@ -1,28 +1,39 @@
 """What a suite found, with everything that it depends on: as JSON, and as a section of a page.
 
 Legend of the JSON: `suite`; `device`, cpu or cuda; `machine`; `date`; `versions` of libraries; `options` of the
-command; `rows`, those of the table, or for the suites on inference everything that their table is made of. A suite that
-could not run has `failed`, the reason, in place of the rows, and one that was cut short has `incomplete` beside them.
+command; `rows`, those of the table, or for the suites in `_SUMMARIES` everything that their table is made of; `note`, a
+sentence for below the table. A suite that could not run has `failed`, the reason, in place of the rows, and one that
+was cut short has `incomplete` beside them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from pixart_sigma.benchmark.growth import compression_table, scaling_table
+from pixart_sigma.benchmark.inference import summary
 from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
-from pixart_sigma.benchmark.inference.summary import summarise
 from pixart_sigma.benchmark.machine import describe_machine, library_versions
+from pixart_sigma.benchmark.start import start_table
 from pixart_sigma.benchmark.table import Row, render_table
+from pixart_sigma.benchmark.waterfall import waterfall_table
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.weights.atomic import written_whole
 
 Figures = dict[str, Any]
+_SUMMARIES: dict[str, Callable[[Sequence[Mapping[str, Any]]], list[Row]]] = {
+    **dict.fromkeys(get_args(InferenceSuite), summary.summarise),
+    **dict.fromkeys(("pipeline-waterfall", "transformer-waterfall"), waterfall_table.summarise),
+    "kv-compression": compression_table.summarise,
+    "scaling": scaling_table.summarise,
+    "start": start_table.summarise,
+}
 _ALWAYS = ("suite", "device", "machine", "date", "versions", "options")
 
 
@@ -70,7 +81,8 @@ def render(figures: Figures) -> str:
     if "failed" in figures:
         return f"{facts}.\n\nNot measured, the suite failed: {figures['failed']}"
     rows = figures["rows"]
-    if figures["suite"] in get_args(InferenceSuite):
-        rows = summarise(rows)
+    if figures["suite"] in _SUMMARIES:
+        rows = _SUMMARIES[figures["suite"]](rows)
+    note = f"\n\n{figures['note']}" if "note" in figures else ""
     ended = f"\n\nNot all of it: {figures['incomplete']}." if "incomplete" in figures else ""
-    return f"{facts}.\n\n{render_table(rows)}{ended}"
+    return f"{facts}.\n\n{render_table(rows)}{note}{ended}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pixart_sigma.errors import MissingDependency, PixArtSigmaError
+from pixart_sigma.pipeline.memory.machine import ANONYMOUS, RESIDENT, status_bytes
 
 _SAMPLING_SECONDS = 0.005
 
@@ -86,7 +87,8 @@ class Worker:
             watcher.join()
 
     def _look(self) -> None:
-        now, resident = _status(self.process.pid, "RssAnon:", "VmRSS:")
+        status = status_bytes(self.process.pid)
+        now, resident = status.get(ANONYMOUS), status.get(RESIDENT)
         if now is not None and self.idle is not None:
             self.memory = max(self.memory or 0, now - self.idle)
         if resident is not None:
@@ -147,14 +149,4 @@ def take_turns(workers: Sequence[Worker], rounds: int) -> None:
 
 def anonymous_memory(pid: int) -> int | None:
     """Bytes of a process that are not of files (RssAnon); None where the kernel does not tell."""
-    return _status(pid, "RssAnon:")[0]
-
-
-def _status(pid: int, *names: str) -> list[int | None]:
-    """Entries of a process's status file in bytes; VmRSS is all of it that is in memory, mapped files too."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        lines = []
-    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(names)}
-    return [found.get(name) for name in names]
+    return status_bytes(pid).get(ANONYMOUS)

@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pixart_sigma.allocator import keep_freed_memory
-from pixart_sigma.benchmark.figures import Figures, collect, render, write_figures
+from pixart_sigma.benchmark.figures import collect, render
+from pixart_sigma.benchmark.inference.compilation import check_compiler
 from pixart_sigma.benchmark.inference.measure import measure
 from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
 from pixart_sigma.benchmark.inference.scenarios import choose as choose_inference
 from pixart_sigma.benchmark.memory.measure import measure_memory
 from pixart_sigma.benchmark.memory.scenarios import choose as choose_memory
+from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds, chosen_dtypes
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
 from pixart_sigma.benchmark.training.scenarios import choose as choose_training
 from pixart_sigma.benchmark.training.train_step import ablations, train_step
-from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.device import DTYPES, resolve_device
+from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.pipeline.request import Request
-from pixart_sigma.weights.atomic import check_writable, written_whole
 
 TrainingSuite = Literal["train-step", "ablations", "plan", "attention"]
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Files for the figures and for the page's section, None for neither. Raises InvalidInput if one cannot be."""
-
-    json_file: Path | None = None
-    markdown_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        for path in (self.json_file, self.markdown_file):
-            if path is not None:
-                check_writable(path)
-
-    def write(self, figures: Figures) -> None:
-        """Write them."""
-        if self.json_file is not None:
-            write_figures(self.json_file, figures)
-        if self.markdown_file is not None:
-            with written_whole(self.markdown_file) as temporary:
-                temporary.write_text(f"{render(figures)}\n", "utf-8")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the terminal shows, and the rows that failed, a line each."""
-
-    text: str
-    failures: tuple[str, ...] = ()
 
 
 def run_inference(
@@ -64,27 +32,29 @@ def run_inference(
     device: str,
     rounds: int,
     num_steps: int | None,
+    compiled: bool,
     output: Output,
     say: Say,
 ) -> Outcome:
     """Run a suite on inference. scenarios, dtypes: names; none: all. num_steps: of a picture, for suite pipeline.
 
-    Raises InvalidInput for unknown names and for numbers out of range.
+    compiled: rows of both sides compiled too, for suite transformer. Raises InvalidInput for unknown names and for
+    numbers out of range, MissingDependency where nothing can be compiled.
     """
-    _check_rounds(rounds)
+    check_rounds(rounds)
     chosen = choose_inference(suite, list(scenarios))
-    unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
-    if unknown:
-        raise InvalidInput(f"unknown dtype {unknown[0]!r}; one of {', '.join(DTYPES)} (--dtype)")
+    precisions = chosen_dtypes(list(dtypes))
     if num_steps is not None:
         Request(("a prompt",), num_steps=num_steps)  # which knows the rule
     where = resolve_device(device)
+    if compiled:
+        check_compiler()
     keep_freed_memory()
     options: dict[str, Any] = {"rounds": rounds}
     if num_steps is not None:
         options["steps"] = num_steps
     rows: list[Row] = []
-    for row in measure(suite, chosen, list(dtypes) or list(DTYPES), where, rounds, num_steps or 1, say):
+    for row in measure(suite, chosen, precisions, where, rounds, num_steps or 1, compiled, say):
         rows.append(row)
         figures = collect(suite, where, options, rows)
         output.write(figures)  # row by row: whoever loses patience keeps what there is
@@ -107,7 +77,7 @@ def run_training(
 
     compiled: also time the compiled step, in suite train-step. Raises InvalidInput for unknown names.
     """
-    _check_rounds(rounds)
+    check_rounds(rounds)
     where = resolve_device(device)
     chosen = choose_training(where.type, list(scenarios))
     keep_freed_memory()
@@ -125,7 +95,7 @@ def run_training(
 
 
 def run_memory(scenarios: Sequence[str], device: str, num_steps: int, output: Output, say: Say) -> Outcome:
-    """Run suite memory. scenarios: names; none: all but the heavy ones. num_steps: of a picture.
+    """Run suite memory. scenarios: names; none: the device's. num_steps: of a picture.
 
     Raises InvalidInput for unknown names and for numbers out of range.
     """
@@ -140,8 +110,3 @@ def run_memory(scenarios: Sequence[str], device: str, num_steps: int, output: Ou
         if str(row["difference"]).startswith("failed"):
             failures.append(f"{row['scenario']}, {row['way']}: {row['difference']}")
     return Outcome(render(figures), tuple(failures))
-
-
-def _check_rounds(rounds: int) -> None:
-    if rounds < 1:
-        raise InvalidInput(f"rounds is {rounds}; it must be at least 1 (--rounds 5)")

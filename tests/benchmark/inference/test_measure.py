@@ -8,37 +8,27 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pixart_sigma.benchmark import run as suites
 from pixart_sigma.benchmark.inference import measure, worker
 from pixart_sigma.benchmark.inference.scenarios import SCENARIOS, TINY
+from pixart_sigma.benchmark.inference.tasks import Setting, Side
+from pixart_sigma.benchmark.outcome import Output
 from pixart_sigma.benchmark.processes import Task, Worker
-from pixart_sigma.benchmark.run import Output, run_inference
+from pixart_sigma.benchmark.run import run_inference
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError
+from workers_here import starting_here
 
 CPU = torch.device("cpu")
 GIB = 2**30
 
 
-class HereWorker(Worker):
-    """The work of a process, in this one."""
-
-    def take(self, num_runs: int) -> None:
-        self.runs += [self.run() for _ in range(num_runs)]
-
-
-@contextlib.contextmanager
-def started_here(tasks: Sequence[Task], folder: Path) -> Iterator[list[Worker]]:
-    workers: list[Worker] = []
-    for task in tasks:
-        one = HereWorker(task.name, None, folder)  # type: ignore[arg-type]
-        one.ready, one.run = worker._build(task.arguments)
-        workers.append(one)
-    yield workers
+started_here = starting_here(worker)
 
 
 def test_both_sides_run_in_processes_and_the_figures_are_kept(tmp_path: Path) -> None:
     said: list[str] = []
     output = Output(tmp_path / "figures.json", tmp_path / "table.md")
-    outcome = run_inference("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, output, said.append)
+    outcome = run_inference("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, False, output, said.append)
     assert outcome.failures == ()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["options"] == {"rounds": 2, "steps": 2}
@@ -68,9 +58,9 @@ def test_a_row_that_fails_its_gate_is_not_timed(
     monkeypatch.setattr(measure, "started", started_here)
 
     def row(ours: Path) -> dict[str, object]:
-        folders = {"diffusers": good, "ours": ours}
-        (scenario,) = TINY["transformer"]
-        return measure.measure_row("transformer", scenario, "float32", CPU, 1, 1, folders, lambda line: None)
+        folders: dict[Side, Path] = {"diffusers": good, "ours": ours}
+        setting = Setting("transformer", TINY["transformer"][0], "float32", CPU, 1)
+        return measure.measure_row(setting, 1, folders, lambda line: None)
 
     failed = row(faulty)
     assert str(failed["failed"]).startswith("the two sides differ: prediction ")
@@ -88,10 +78,43 @@ def test_a_failed_row_leaves_the_others_and_is_told_at_the_end(monkeypatch: pyte
 
     monkeypatch.setattr(measure, "started", dying)
     scenarios = ["tiny", "tiny-encode"]
-    outcome = run_inference("vae", scenarios, ["float32"], "cpu", 1, None, Output(), lambda line: None)
+    outcome = run_inference("vae", scenarios, ["float32"], "cpu", 1, None, False, Output(), lambda line: None)
     assert outcome.failures == ("tiny in float32: the process of 'ours' ended (killed)",)
     assert "| failed: the process of 'ours' ended (killed) |" in outcome.text
     assert "| tiny-encode | float32 | ours |" in outcome.text
+
+
+def test_compiled_sides_have_a_row_of_their_own_and_begin_with_an_empty_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Eagerly: what matters is which process is told what."""
+    begun: list[list[tuple[str, str | None]]] = []
+
+    @contextlib.contextmanager
+    def noting(tasks: Sequence[Task], folder: Path) -> Iterator[list[Worker]]:
+        begun.append([(task.name, task.arguments["compiled_in"]) for task in tasks])
+        eager = [Task(task.name, task.module, task.arguments | {"compiled_in": None}) for task in tasks]
+        with started_here(eager, folder) as workers:
+            for worker in workers:
+                worker.ready["warm_up_seconds"] = float(len(begun))
+            yield workers
+
+    monkeypatch.setattr(measure, "started", noting)
+    monkeypatch.setattr(suites, "check_compiler", lambda: None)
+    outcome = run_inference(
+        "transformer", ["tiny"], ["float32"], "cpu", 1, None, True, Output(), lambda line: None
+    )
+    eager, empty_theirs, empty_ours, warm = begun
+    assert eager == [("diffusers", None), ("ours", None)]
+    assert warm == [*empty_theirs, *empty_ours]
+    folders = [folder for _, folder in warm]
+    assert None not in folders
+    assert len(set(folders)) == 2  # each side has a cache of its own
+    assert outcome.text.count("| tiny | float32 | eager |") == 2
+    assert outcome.text.count("| tiny | float32 | compiled |") == 2
+    header, *lines = (line.split(" | ") for line in outcome.text.splitlines() if line.startswith("| "))
+    column = header.index("first run s, empty cache")
+    assert [line[column : column + 2] for line in lines] == [["-", "-"]] * 2 + [["2", "4"], ["3", "4"]]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +139,6 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
         (["tiny"], [], 1, 0, "steps 0 is outside 1 to"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            run_inference("pipeline", names, dtypes, "cpu", rounds, steps, Output(), lambda line: None)
+            run_inference("pipeline", names, dtypes, "cpu", rounds, steps, False, Output(), lambda line: None)
     with pytest.raises(InvalidInput, match="does not exist; create it first"):
         Output(tmp_path / "nowhere" / "x.json")

@@ -1,6 +1,7 @@
 """Both sides in one process, on the same tiny weights: the gate passes, and would notice what matters."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +17,10 @@ from pixart_sigma.pipeline.device import DTYPES
 
 CPU = torch.device("cpu")
 SCENARIOS = {scenario.work: scenario for several in TINY.values() for scenario in several}
+SCENARIOS["step"] = replace(SCENARIOS["forward"], work="step")
 OUTPUTS = {
     "forward": {"prediction"},
+    "step": {"prediction"},
     "picture": {"latents", "pixels"},
     "decode": {"pixels"},
     "encode": {"latents"},

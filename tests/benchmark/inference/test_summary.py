@@ -61,3 +61,12 @@ def test_a_failed_scenario_has_its_reason_and_no_figures() -> None:
     assert rows[2]["gate"] == "failed: the two sides differ: x 1"
     assert rows[2]["s"] is None
     assert rows[2]["speed"] is None
+
+
+def test_compiled_rows_are_marked_and_never_stand_unmarked_beside_eager_ones() -> None:
+    sides = {name: side | {"empty_cache_warm_up_seconds": 60.0} for name, side in ROW["sides"].items()}
+    rows = summarise([ROW, ROW | {"mode": "compiled", "sides": sides}])
+    assert [row["mode"] for row in rows] == ["eager", "eager", "compiled", "compiled"]
+    assert [row["first run s, empty cache"] for row in rows] == [None, None, 60.0, 60.0]
+    assert [row["first run s, warm cache"] for row in rows] == [None, None, 5.0, 5.0]
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}

@@ -12,6 +12,7 @@ from pixart_sigma.benchmark.memory.scenarios import SCENARIOS, choose
 from pixart_sigma.benchmark.processes import Task, Worker
 from pixart_sigma.benchmark.run import Output, run_memory
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError
+from pixart_sigma.pipeline.memory.limit import GIB, MIB
 
 CPU = torch.device("cpu")
 
@@ -77,11 +78,27 @@ def test_a_package_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     assert row["difference"] == "not run: a-package is not installed"
 
 
-def test_an_hour_on_a_cpu_is_spent_only_if_asked_for() -> None:
-    heavy = {scenario.name for scenario in SCENARIOS if scenario.heavy}
-    assert heavy
-    assert not heavy & {scenario.name for scenario in choose([], "cpu")}
-    assert heavy < {scenario.name for scenario in choose([], "cuda")}
+def test_what_a_gpu_has_to_keep_is_measured_there_and_on_a_cpu_only_if_asked_for() -> None:
+    for_gpu = {scenario.name: scenario for scenario in SCENARIOS if scenario.gpu}
+    assert not for_gpu.keys() & {scenario.name for scenario in choose([], "cpu")}
+    assert for_gpu.keys() < {scenario.name for scenario in choose([], "cuda")}
+    assert [scenario.name for scenario in choose(["picture-4k"], "cpu")] == ["picture-4k"]
+    figures = {
+        name: (scenario.size, scenario.dtype, [way.limit_bytes for way in scenario.ways])
+        for name, scenario in for_gpu.items()
+    }
+    assert figures == {
+        "staged-1024": ((1024, 1024), "bfloat16", [3 * GIB]),
+        "picture-4k": ((2160, 3840), "bfloat16", [4 * GIB]),
+    }
+
+
+def test_on_a_gpu_the_host_does_not_count() -> None:
+    worker = Worker("limit", process=None, log=Path(), memory=100 * MIB, idle=900 * MIB)  # type: ignore[arg-type]
+    worker.runs.append({"total": 1.0, "predicted": 110 * MIB})
+    on_gpu = measure._figures(worker, torch.device("cuda"))
+    assert (on_gpu["imports MiB"], on_gpu["prediction"]) == (0, "+10%")
+    assert measure._figures(worker, CPU)["prediction"] == "+1%"
 
 
 def test_an_unknown_scenario_is_named() -> None:

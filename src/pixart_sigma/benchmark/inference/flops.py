@@ -17,7 +17,7 @@ _CAPTIONS = (1, PROMPT_TOKENS)  # the negative one is an end token
 
 def useful_flops(scenario: Scenario, num_steps: int) -> float:
     """Of one run; num_steps are those of a picture."""
-    if scenario.work == "forward":
+    if scenario.work in ("forward", "step"):
         return _denoising(scenario, 1)
     if scenario.work == "text":
         return _text(scenario)

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inputs, prompt
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
+from pixart_sigma.benchmark.inference.switches import switch_off, switch_off_in_transformer
 from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.pipeline.device import DTYPES
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
 from pixart_sigma.pipeline.text_to_image import TextToImage
@@ -23,22 +25,14 @@ from pixart_sigma.weights.transformer import load_transformer
 
 
 def load_libraries(work: Work) -> None:
-    """Import what loading will need, so that its memory can be told from the work's."""
+    """Import what loading will need, so that its memory can be told from the work's; the rest is imported above."""
     import diffusers.models.autoencoders.autoencoder_kl
     import diffusers.schedulers.scheduling_dpmsolver_multistep  # noqa: F401
-
-    if work in ("picture", "text"):
-        import transformers.models.auto.tokenization_auto
-        import transformers.models.t5.modeling_t5  # noqa: F401
 
 
 def _forward(job: Job, watch: Stopwatch) -> Compute:
     """Stage prepare is what sampling does once a prompt and once a schedule; forward is what it does every step."""
-    model = load_transformer(job.folder / "transformer", job.dtype).to(job.device)
-    inputs = draw_inputs(job.scenario)
-    latents = inputs.latents.to(job.device, job.dtype).repeat(2, 1, 1, 1)
-    embeds, mask = inputs.embeds.to(job.device, job.dtype), inputs.mask.to(job.device)
-    timesteps = torch.tensor([TIMESTEP], device=job.device)
+    model, latents, embeds, mask, timesteps = _transformer(job)
     prepare_captions = watch.watched("prepare", model.prepare_captions)
     prepare_timesteps = watch.watched("prepare", model.prepare_timesteps)
     forward = watch.watched("forward", model)
@@ -50,9 +44,32 @@ def _forward(job: Job, watch: Stopwatch) -> Compute:
     return compute
 
 
+def _step(job: Job, watch: Stopwatch) -> Compute:
+    """What is prepared once a prompt and once a schedule is prepared here, unless that is switched off."""
+    model, latents, embeds, mask, timesteps = _transformer(job)
+    with torch.no_grad():
+        captions, schedule = model.prepare_captions(embeds, mask), model.prepare_timesteps(timesteps)
+    return lambda: {"prediction": model(latents, captions, schedule[0])}
+
+
+def _transformer(job: Job) -> tuple[PixArtTransformer, Tensor, Tensor, Tensor, Tensor]:
+    """The model and what goes in: latents (2, C, h, w), embeds (2, L, E), mask (2, L), timesteps (1,)."""
+    model = load_transformer(job.folder / "transformer", job.dtype).to(job.device)
+    switch_off_in_transformer(model, job.off)
+    if job.compiled:
+        from pixart_sigma.training.parallel.activations import compile_blocks
+
+        compile_blocks(list(model.transformer_blocks))
+    inputs = draw_inputs(job.scenario)
+    latents = inputs.latents.to(job.device, job.dtype).repeat(2, 1, 1, 1)
+    embeds, mask = inputs.embeds.to(job.device, job.dtype), inputs.mask.to(job.device)
+    return model, latents, embeds, mask, torch.tensor([TIMESTEP], device=job.device)
+
+
 def _picture(job: Job, watch: Stopwatch) -> Compute:
     (dtype,) = (name for name, dtype in DTYPES.items() if dtype == job.dtype)
     model = TextToImage.from_pretrained(job.folder, dtype=dtype, device=str(job.device))
+    switch_off(model, job.off)
     noise = draw_inputs(job.scenario).latents.to(job.dtype).float()
     outputs: Outputs = {}
     decode_latents = model.autoencoder.decode
@@ -102,6 +119,7 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
 
 BUILDERS: Mapping[Work, Builder] = {
     "forward": _forward,
+    "step": _step,
     "picture": _picture,
     "decode": _decode,
     "encode": _encode,

@@ -20,7 +20,8 @@ from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.plan.cost import AutoencoderShape, T5Shape
 
 Suite = Literal["transformer", "pipeline", "vae", "text-encoder"]
-Work = Literal["forward", "picture", "decode", "encode", "text"]
+Work = Literal["forward", "step", "picture", "decode", "encode", "text"]
+"""A step is a forward pass among many: whoever prepares something once a prompt or schedule has done so before."""
 Part = Literal["transformer", "text_encoder", "tokenizer", "vae", "scheduler"]
 
 PROMPT_TOKENS = 40
@@ -62,6 +63,7 @@ class Scenario:
         """The folders of a pipeline that the work needs."""
         needed: dict[Work, tuple[Part, ...]] = {
             "forward": ("transformer",),
+            "step": ("transformer",),
             "picture": get_args(Part),
             "decode": ("vae",),
             "encode": ("vae",),

@@ -37,6 +37,8 @@ def _forward(job: Job, watch: Stopwatch) -> Compute:
     latents = inputs.latents.to(job.device, job.dtype).repeat(2, 1, 1, 1)
     embeds, mask = inputs.embeds.to(job.device, job.dtype), inputs.mask.to(job.device).long()
     timesteps = torch.full((2,), TIMESTEP, device=job.device)
+    if job.compiled:
+        model.compile()
     forward = watch.watched("forward", model)
 
     def compute() -> Outputs:
@@ -131,6 +133,7 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
 
 BUILDERS: Mapping[Work, Builder] = {
     "forward": _forward,
+    "step": _forward,
     "picture": _picture,
     "decode": _decode,
     "encode": _encode,

@@ -22,13 +22,18 @@ Compute = Callable[[], Outputs]
 
 @dataclass(frozen=True)
 class Job:
-    """A scenario, the folder with its weights, how they are computed with, and the steps of a picture."""
+    """A scenario, the folder with its weights, how they are computed with, and the steps of a picture.
+
+    off: optimisations of ours that are switched off, see `switches`. compiled: the transformer, by torch's compiler.
+    """
 
     scenario: Scenario
     folder: Path
     dtype: torch.dtype
     device: torch.device
     num_steps: int
+    off: frozenset[str] = frozenset()
+    compiled: bool = False
 
 
 Builder = Callable[[Job, Stopwatch], Compute]

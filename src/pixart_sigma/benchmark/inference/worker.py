@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,14 +13,18 @@ from safetensors.torch import save_file
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.inference import ours, theirs
+from pixart_sigma.benchmark.inference.compilation import keep_compiled_in
 from pixart_sigma.benchmark.inference.scenarios import Scenario, choose
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
+from pixart_sigma.benchmark.inference.switches import KEPT_MEMORY
 from pixart_sigma.benchmark.inference.work import Job
 from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
 from pixart_sigma.pipeline.device import DTYPES
 
 
 def _load(arguments: Arguments) -> None:
+    if arguments["compiled_in"] is not None:
+        keep_compiled_in(Path(arguments["compiled_in"]))
     _side(arguments).load_libraries(_scenario(arguments).work)
 
 
@@ -32,10 +37,13 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
         dtype=DTYPES[arguments["dtype"]],
         device=device,
         num_steps=arguments["num_steps"],
+        off=frozenset(arguments["off"]),
+        compiled=arguments["compiled_in"] is not None,
     )
     watch = Stopwatch(device)
-    # As `generate` does; any program could, so the other side has it too.
-    keep_freed_memory()
+    if KEPT_MEMORY not in job.off:
+        # As `generate` does; any program could, so the other side has it too.
+        keep_freed_memory()
     compute = _side(arguments).BUILDERS[job.scenario.work](job, watch)
 
     def run() -> dict[str, float]:
@@ -61,7 +69,7 @@ def _side(arguments: Arguments) -> ModuleType:
 
 def _scenario(arguments: Arguments) -> Scenario:
     (scenario,) = choose(arguments["suite"], [arguments["scenario"]])
-    return scenario
+    return replace(scenario, work=arguments["work"])
 
 
 if __name__ == "__main__":

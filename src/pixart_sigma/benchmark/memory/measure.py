@@ -1,7 +1,8 @@
 """Suite memory: the most memory of a process for each way of each scenario, beside the plan's prediction.
 
 Every way has a process of its own and runs once. Memory on the CPU is anonymous memory (RssAnon), looked at every few
-milliseconds, with the resident set, mapped files included, beside it; on a GPU it is what torch counts.
+milliseconds, with the resident set, mapped files included, beside it; on a GPU it is what torch counts, and the
+resident set beside it is the host's.
 """
 
 from __future__ import annotations
@@ -53,17 +54,19 @@ def measure_memory(
                 row: Row = {"scenario": scenario.name, "dtype": scenario.dtype, "way": way.name}
                 package = missing_package(way.text_hold) if way.text_hold is not None else None
                 if package is not None:
-                    yield row | _figures(None) | {"difference": f"not run: {package} is not installed"}
+                    yield (
+                        row | _figures(None, device) | {"difference": f"not run: {package} is not installed"}
+                    )
                     continue
                 try:
                     worker = _run(Task(way.name, _WORKER, arguments), Path(place))
                 except PixArtSigmaError as error:
-                    yield row | _figures(None) | {"difference": f"failed: {error}"}
+                    yield row | _figures(None, device) | {"difference": f"failed: {error}"}
                     continue
                 found = load_file(outputs)
                 difference = None if first is None else _difference(found, first)
                 first = found if first is None else first
-                yield row | _figures(worker) | {"difference": difference}
+                yield row | _figures(worker, device) | {"difference": difference}
 
 
 def _run(task: Task, place: Path) -> Worker:
@@ -72,17 +75,19 @@ def _run(task: Task, place: Path) -> Worker:
     return worker
 
 
-def _figures(worker: Worker | None) -> Row:
+def _figures(worker: Worker | None, device: torch.device) -> Row:
     heads = ("imports MiB", "predicted MiB", "peak MiB", "prediction", "resident MiB", "s")
     if worker is None:
         return dict.fromkeys(heads)
     (run,) = worker.runs
     predicted = run.get("predicted")
+    # Imports take none of a GPU's memory.
+    idle = 0 if device.type == "cuda" else worker.idle
     off = None
     if predicted is not None and worker.memory is not None:
         # Of the whole process, as a limit is.
-        off = (predicted + (worker.idle or 0)) / (worker.memory + (worker.idle or 0)) - 1
-    values = (worker.idle, predicted, worker.memory)
+        off = (predicted + (idle or 0)) / (worker.memory + (idle or 0)) - 1
+    values = (idle, predicted, worker.memory)
     imports, expected, peak = (None if value is None else round(value / MIB) for value in values)
     resident = None if worker.resident is None else round(worker.resident / MIB)
     return dict(

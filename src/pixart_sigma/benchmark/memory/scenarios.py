@@ -35,8 +35,8 @@ class Way:
 class Scenario:
     """Some work on a picture of `size` (height, width), in each of its ways.
 
-    weights: shapes of the random pipeline, None: the pocket model. window: the compression's. heavy: takes an hour on a
-    CPU, and runs where it is asked for by name.
+    weights: shapes of the random pipeline, None: the pocket model. window: the compression's. gpu: for a GPU; on a CPU
+    it takes an hour or says nothing new, and runs where it is asked for by name.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Scenario:
     weights: InferenceScenario | None
     size: tuple[int, int] = (0, 0)
     window: tuple[int, int] | None = None
-    heavy: bool = False
+    gpu: bool = False
 
 
 _WHOLE = Way("whole")
@@ -107,7 +107,17 @@ SCENARIOS = (
         _SHORT_TEXT,
         UHD,
         window=(2, 2),
-        heavy=True,
+        gpu=True,
+    ),
+    # The two figures that a GPU has to keep, in one process each: ten minutes hold them, beside other suites.
+    Scenario(
+        "staged-1024",
+        "picture",
+        "bfloat16",
+        (Way("limit 3 GiB", limit_bytes=3 * GIB),),
+        _XL_1024,
+        (1024, 1024),
+        gpu=True,
     ),
     Scenario(
         "pocket-1024",
@@ -148,9 +158,9 @@ TINY = (
 
 
 def choose(names: list[str], device: str) -> list[Scenario]:
-    """Those named, or all but the tiny ones and, on a CPU, the heavy ones. Raises InvalidInput for an unknown name."""
+    """Those named, or all but the tiny ones and, on a CPU, a GPU's. Raises InvalidInput for an unknown name."""
     if not names:
-        return [scenario for scenario in SCENARIOS if device != "cpu" or not scenario.heavy]
+        return [scenario for scenario in SCENARIOS if device != "cpu" or not scenario.gpu]
     known = {scenario.name: scenario for scenario in (*SCENARIOS, *TINY)}
     unknown = [name for name in names if name not in known]
     if unknown:

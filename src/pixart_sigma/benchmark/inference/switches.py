@@ -1,0 +1,154 @@
+"""Optimisations of ours that the waterfall switches off, each undone from outside on a model that is loaded.
+
+Legend: B captions, L caption tokens (300, padding included), S timestep rows.
+
+The library has no such switches. What is undone gives the same pictures; the gate sees to that. An optimisation has its
+place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the two functions below. Not
+here, since the library does not have them: position embeddings kept from step to step, the empty prompt's embeddings
+kept from prompt to prompt, and queries, keys and values from one merged product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixart_sigma.benchmark.inference.scenarios import Work
+from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
+from pixart_sigma.model import Captions, PixArtTransformer, Timesteps
+from pixart_sigma.pipeline.text_to_image import TextToImage
+
+KEPT_MEMORY = "freed memory kept"
+REAL_TOKENS = "captions without padding"
+CAPTIONS_ONCE = "captions projected once a prompt"
+TIMESTEPS_ONCE = "timesteps embedded once a schedule"
+CHANNELS_LAST = "autoencoder in channels_last"
+
+SWITCHES: dict[str, tuple[Work, ...]] = {
+    KEPT_MEMORY: ("step", "picture"),
+    REAL_TOKENS: ("step", "picture"),
+    CAPTIONS_ONCE: ("step", "picture"),
+    TIMESTEPS_ONCE: ("step", "picture"),
+    CHANNELS_LAST: ("picture",),
+}
+"""Each with the work that it is part of. The first is the process's, see `worker`."""
+
+
+def switch_off(model: TextToImage, off: Collection[str]) -> None:
+    """Undo these in a pipeline's parts."""
+    switch_off_in_transformer(model.transformer, off)
+    if REAL_TOKENS in off:
+        _pad_prompts(cast(TextEncoder, model.text_encoder))
+    if CHANNELS_LAST in off:
+        _decode_in_default_format(model.autoencoder)
+
+
+def switch_off_in_transformer(model: PixArtTransformer, off: Collection[str]) -> None:
+    """Undo those of them that are the transformer's. Padding comes first: what is repeated then is padded too."""
+    if REAL_TOKENS in off:
+        _pad_captions(model)
+    if CAPTIONS_ONCE in off:
+        _project_captions_at_every_step(model)
+    if TIMESTEPS_ONCE in off:
+        _embed_timesteps_at_every_step(model)
+
+
+def _pad_prompts(encoder: TextEncoder) -> None:
+    """Every prompt is encoded with its padding, which is masked."""
+
+    def encode_groups(groups: Sequence[Sequence[str]]) -> list[tuple[Tensor, Tensor]]:
+        encoded = []
+        for prompts in groups:
+            given = encoder.tokenize(prompts)
+            lengths = torch.tensor([len(ids) for ids in given], device=encoder.model.device)
+            padding = int(encoder.tokenizer.pad_token_id)
+            rows = [ids + [padding] * (encoder.caption_length - len(ids)) for ids in given]
+            ids = torch.tensor(rows, device=encoder.model.device)
+            mask = torch.arange(encoder.caption_length, device=ids.device) < lengths[:, None]
+            output = encoder.model(input_ids=ids, attention_mask=mask.long())
+            encoded.append((output.last_hidden_state, mask))
+        return encoded
+
+    encoder.encode_groups = encode_groups  # type: ignore[method-assign]
+
+
+def _pad_captions(model: PixArtTransformer) -> None:
+    """Padding is projected to keys and values in every block, and attended to with a mask."""
+    prepare = model.prepare_captions
+
+    def prepare_padded(caption_embeds: Tensor, caption_mask: Tensor) -> Captions:
+        missing = max(0, SIGMA_CAPTION_LENGTH - caption_mask.shape[1])
+        embeds, mask = F.pad(caption_embeds, (0, 0, 0, missing)), F.pad(caption_mask.bool(), (0, missing))
+        prepared = prepare(embeds, torch.ones_like(mask))
+        length = mask.shape[1]
+        return Captions(prepared.keys[..., :length, :], prepared.values[..., :length, :], mask[:, None, None])
+
+    model.prepare_captions = prepare_padded  # type: ignore[method-assign]
+
+
+def _project_captions_at_every_step(model: PixArtTransformer) -> None:
+    prepare, forward = model.prepare_captions, model.forward
+    given: list[tuple[Tensor, Tensor]] = []
+    used = False
+
+    def remember(caption_embeds: Tensor, caption_mask: Tensor) -> Captions:
+        nonlocal used
+        if used:  # the next prompt's
+            given.clear()
+            used = False
+        given.append((caption_embeds, caption_mask))
+        return prepare(caption_embeds, caption_mask)
+
+    def forward_anew(
+        latents: Tensor, captions: Captions, timesteps: Timesteps, kept_tokens: Tensor | None = None
+    ) -> Tensor:
+        nonlocal used
+        used = True
+        # Sampling prepares the prompt and then the negative one, and puts the negative one first.
+        anew = Captions.concat([prepare(*each) for each in reversed(given)])
+        return forward(latents, anew, timesteps, kept_tokens)
+
+    model.prepare_captions = remember  # type: ignore[method-assign]
+    model.forward = forward_anew  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class _Unprepared:
+    """A schedule whose rows are made when they are asked for."""
+
+    prepare: Any
+    timesteps: Tensor
+    micro_conditions: tuple[Tensor | None, Tensor | None]
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def __getitem__(self, step: int) -> Timesteps:
+        return cast(Timesteps, self.prepare(self.timesteps[step : step + 1], *self.micro_conditions))
+
+
+def _embed_timesteps_at_every_step(model: PixArtTransformer) -> None:
+    prepare = model.prepare_timesteps
+
+    def postpone(
+        timesteps: Tensor, image_size: Tensor | None = None, aspect_ratio: Tensor | None = None
+    ) -> Timesteps:
+        return cast(Timesteps, _Unprepared(prepare, timesteps, (image_size, aspect_ratio)))
+
+    model.prepare_timesteps = postpone  # type: ignore[method-assign]
+
+
+def _decode_in_default_format(autoencoder: Autoencoder) -> None:
+    autoencoder.model.to(memory_format=torch.contiguous_format)
+    decode = autoencoder.model.decode
+
+    def decode_contiguous(latents: Tensor, **options: Any) -> Any:
+        return decode(latents.contiguous(memory_format=torch.contiguous_format), **options)
+
+    autoencoder.model.decode = decode_contiguous

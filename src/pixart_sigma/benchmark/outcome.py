@@ -1,0 +1,57 @@
+"""Where a suite's figures go, and what a command tells of a suite that ran. Knows nothing of suites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixart_sigma.benchmark.figures import Figures, render, write_figures
+from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.device import DTYPES
+from pixart_sigma.weights.atomic import check_writable, written_whole
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Files for the figures and for the page's section, None for neither. Raises InvalidInput if one cannot be."""
+
+    json_file: Path | None = None
+    markdown_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.json_file, self.markdown_file):
+            if path is not None:
+                check_writable(path)
+
+    def write(self, figures: Figures) -> None:
+        """Write them."""
+        if self.json_file is not None:
+            write_figures(self.json_file, figures)
+        if self.markdown_file is not None:
+            with written_whole(self.markdown_file) as temporary:
+                temporary.write_text(f"{render(figures)}\n", "utf-8")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the terminal shows, and the rows that failed, a line each."""
+
+    text: str
+    failures: tuple[str, ...] = ()
+
+
+def check_rounds(rounds: int) -> None:
+    """Raises InvalidInput for none."""
+    if rounds < 1:
+        raise InvalidInput(f"rounds is {rounds}; it must be at least 1 (--rounds 5)")
+
+
+def chosen_dtypes(names: list[str]) -> list[str]:
+    """Those named, or all. Raises InvalidInput for an unknown name."""
+    unknown = [name for name in names if name not in DTYPES]
+    if unknown:
+        raise InvalidInput(f"unknown dtype {unknown[0]!r}; one of {', '.join(DTYPES)} (--dtype)")
+    return names or list(DTYPES)

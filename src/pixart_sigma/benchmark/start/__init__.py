@@ -1,0 +1,1 @@
+"""How long a first picture takes from nothing: a process that starts, imports, loads and makes it."""

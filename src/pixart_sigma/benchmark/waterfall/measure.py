@@ -1,0 +1,106 @@
+"""Suites pipeline-waterfall and transformer-waterfall: a chain of rows, each beside the row before it.
+
+The first row is diffusers, the second ours with everything switched off, and each further one has one optimisation
+more; the last is the library as it is. Two processes at a time, in turns, so that what slows the machine slows both,
+and each row's outputs have passed the equality gate against diffusers'.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+
+from pixart_sigma.benchmark.inference.gate import compare
+from pixart_sigma.benchmark.inference.measure import described, provided
+from pixart_sigma.benchmark.inference.scenarios import Scenario, Work
+from pixart_sigma.benchmark.inference.switches import SWITCHES
+from pixart_sigma.benchmark.inference.tasks import OURS, THEIRS, Setting, Side
+from pixart_sigma.benchmark.outcome import Say
+from pixart_sigma.benchmark.processes import started, take_turns
+from pixart_sigma.benchmark.table import Row
+from pixart_sigma.errors import MissingDependency, PixArtSigmaError
+from pixart_sigma.pipeline.device import DTYPES
+
+Suite = Literal["transformer", "pipeline"]
+WORKS: dict[Suite, Work] = {"transformer": "step", "pipeline": "picture"}
+"""A step of many: in a single forward pass whatever is done once a prompt would count as if it were done each time."""
+EVERYTHING_OFF = "everything off"
+Link = tuple[str, Side, tuple[str, ...]]
+"""A row's name, whose it is, and what is switched off in it."""
+
+
+def links(work: Work) -> list[Link]:
+    """The rows of a kind of work, in their order."""
+    names = [name for name, works in SWITCHES.items() if work in works]
+    ours = [EVERYTHING_OFF, *(f"+ {name}" for name in names)]
+    return [
+        (THEIRS, THEIRS, ()),
+        *((label, OURS, tuple(names[switched_on:])) for switched_on, label in enumerate(ours)),
+    ]
+
+
+def measure_waterfall(
+    suite: Suite,
+    scenarios: Sequence[Scenario],
+    dtypes: Sequence[str],
+    device: torch.device,
+    rounds: int,
+    num_steps: int,
+    say: Say,
+) -> Iterator[Row]:
+    """A chain for each scenario in each dtype, as soon as it is whole; `say` is told what is going on.
+
+    A chain that fails has its reason, and the links before it. Raises MissingDependency.
+    """
+    for scenario, dtype, folder, text_layers in provided(scenarios, dtypes, device, say):
+        setting = Setting(suite, scenario, dtype, device, num_steps, WORKS[suite])
+        yield measure_chain(setting, rounds, folder, say) | {"text_layers": text_layers}
+
+
+def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Row:
+    """All rows of a scenario. Each link holds the seconds of its row and of the row before it, by round."""
+    chain: list[dict[str, Any]] = []
+    row: Row = {
+        "scenario": setting.scenario.name,
+        "dtype": setting.dtype,
+        "failed": None,
+        "links": chain,
+    }
+    named = f"{setting.scenario.name} in {setting.dtype}"
+    all_links = links(setting.work or setting.scenario.work)
+    with tempfile.TemporaryDirectory() as place:
+        files = [Path(place) / f"{number}.safetensors" for number in range(len(all_links))]
+        tasks = [
+            setting.task(name, side, folder, file, off=off)
+            for (name, side, off), file in zip(all_links, files, strict=True)
+        ]
+        try:
+            for number in range(1, len(tasks)):
+                name = tasks[number].name
+                say(f"{named}: {name}")
+                with started(tasks[number - 1 : number + 1], Path(place)) as (before, worker):
+                    verdict = compare(load_file(files[number]), load_file(files[0]), DTYPES[setting.dtype])
+                    if verdict.failure is not None:
+                        raise PixArtSigmaError(f"{name}: {verdict.failure}")
+                    say(f"{named}: {described(verdict)}; {rounds} rounds")
+                    take_turns([before, worker], rounds)
+                if number == 1:
+                    chain.append(_link(before.name, before.seconds, before.memory))
+                link = _link(name, worker.seconds, worker.memory)
+                chain.append(link | {"before": before.seconds, "gate": asdict(verdict)})
+        except MissingDependency:
+            raise
+        except PixArtSigmaError as error:
+            say(f"{named}: failed: {error}")
+            return row | {"failed": str(error)}
+    return row
+
+
+def _link(name: str, seconds: Sequence[float], peak_bytes: int | None) -> dict[str, Any]:
+    return {"name": name, "seconds": list(seconds), "peak_bytes": peak_bytes, "before": None, "gate": None}

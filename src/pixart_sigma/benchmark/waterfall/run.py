@@ -1,0 +1,47 @@
+"""A waterfall from its options to its table. The commands' other half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pixart_sigma.benchmark.figures import collect, render
+from pixart_sigma.benchmark.inference.scenarios import choose
+from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds, chosen_dtypes
+from pixart_sigma.benchmark.table import Row
+from pixart_sigma.benchmark.waterfall.measure import Suite, measure_waterfall
+from pixart_sigma.pipeline.device import resolve_device
+from pixart_sigma.pipeline.request import Request
+
+
+def run_waterfall(
+    suite: Suite,
+    scenarios: Sequence[str],
+    dtypes: Sequence[str],
+    device: str,
+    rounds: int,
+    num_steps: int | None,
+    output: Output,
+    say: Say,
+) -> Outcome:
+    """The waterfall of a suite. scenarios, dtypes: names; none: all. num_steps: of a picture, for suite pipeline.
+
+    Raises InvalidInput for unknown names and for numbers out of range.
+    """
+    check_rounds(rounds)
+    chosen = choose(suite, list(scenarios))
+    precisions = chosen_dtypes(list(dtypes))
+    options: dict[str, Any] = {"rounds": rounds}
+    if num_steps is not None:
+        Request(("a prompt",), num_steps=num_steps)  # which knows the rule
+        options["steps"] = num_steps
+    where = resolve_device(device)
+    rows: list[Row] = []
+    for row in measure_waterfall(suite, chosen, precisions, where, rounds, num_steps or 1, say):
+        rows.append(row)
+        figures = collect(f"{suite}-waterfall", where, options, rows)
+        output.write(figures)
+    failures = (
+        f"{row['scenario']} in {row['dtype']}: {row['failed']}" for row in rows if row["failed"] is not None
+    )
+    return Outcome(render(figures), tuple(failures))

@@ -1,0 +1,26 @@
+"""The suite that times a first picture from nothing."""
+
+from pixart_sigma.cli.benchmark.options import (
+    Device,
+    JsonFile,
+    MarkdownFile,
+    Rounds,
+    Scenarios,
+    conclude,
+    say,
+)
+
+
+def time_start(
+    scenario: Scenarios = None,
+    device: Device = "auto",
+    rounds: Rounds = 7,
+    json_file: JsonFile = None,
+    markdown_file: MarkdownFile = None,
+) -> None:
+    """The whole command with the pocket model, cold: imports, first step, picture; beside diffusers."""
+    from pixart_sigma.benchmark.outcome import Output
+    from pixart_sigma.benchmark.start.run import run_start
+
+    output = Output(json_file, markdown_file)
+    conclude(run_start(scenario or (), device, rounds, output, say))

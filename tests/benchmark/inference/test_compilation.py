@@ -1,0 +1,70 @@
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from pixart_sigma.benchmark.inference import compilation, ours, theirs
+from pixart_sigma.benchmark.inference.compilation import check_compiler, keep_compiled_in
+from pixart_sigma.benchmark.inference.scenarios import TINY
+from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
+from pixart_sigma.benchmark.inference.work import Job
+from pixart_sigma.errors import MissingDependency
+
+CPU = torch.device("cpu")
+
+
+def test_without_a_compiler_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compilation, "_COMPILERS", ("no-such-compiler", "nor-this-one"))
+    with pytest.raises(MissingDependency, match=r"no no-such-compiler nor nor-this-one; install one"):
+        check_compiler()
+    monkeypatch.setenv("CXX", sys.executable)
+    check_compiler()
+
+
+def test_the_compiler_keeps_its_work_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.devnull)
+    keep_compiled_in(tmp_path)
+    assert cache_dir() == str(tmp_path)
+
+
+@pytest.mark.parametrize("side", [ours, theirs])
+def test_a_compiled_job_goes_to_the_compiler(
+    side: ModuleType, tiny_weights: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a compiler that leaves everything as it is."""
+    compiled: list[object] = []
+
+    def compiler(function: object, **options: object) -> object:
+        compiled.append(function)
+        return function
+
+    side.load_libraries("forward")  # some of which compile something of their own
+    monkeypatch.setattr(torch, "compile", compiler)
+    (scenario,) = TINY["transformer"]
+    job = Job(scenario, tiny_weights("float32"), torch.float32, CPU, 1)
+    for compiles in (False, True):
+        compute = side.BUILDERS["forward"](replace(job, compiled=compiles), Stopwatch(CPU))
+        assert bool(compiled) == compiles
+    with torch.no_grad():
+        assert compute()["prediction"].isfinite().all()
+
+
+@pytest.mark.slow
+def test_both_sides_compile_and_stay_equal(tmp_path: Path) -> None:
+    from pixart_sigma.benchmark.outcome import Output
+    from pixart_sigma.benchmark.run import run_inference
+
+    outcome = run_inference(
+        "transformer", ["tiny"], ["float32"], "cpu", 1, None, True, Output(), lambda line: None
+    )
+    assert outcome.failures == ()
+    assert outcome.text.count("| compiled |") == 2
