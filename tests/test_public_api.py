@@ -5,7 +5,7 @@ import pixart_sigma
 
 
 def test_the_public_names_are_these() -> None:
-    names = ["EncodedPrompts", "Lora", "Request", "Step", "TextToImage", "generate_within"]
+    names = ["EncodedPrompts", "Lora", "Request", "Shortcuts", "Step", "TextToImage", "generate_within"]
     assert dir(pixart_sigma) == sorted([*names, "__version__"])
     assert [getattr(pixart_sigma, name).__name__ for name in names] == names
     assert pixart_sigma.__version__.count(".") == 2

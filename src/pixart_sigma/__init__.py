@@ -12,14 +12,25 @@ if TYPE_CHECKING:
     from pixart_sigma.pipeline.captions import EncodedPrompts
     from pixart_sigma.pipeline.memory.run import generate_within
     from pixart_sigma.pipeline.request import Lora, Request
+    from pixart_sigma.pipeline.shortcuts import Shortcuts
     from pixart_sigma.pipeline.text_to_image import TextToImage
 
-__all__ = ["EncodedPrompts", "Lora", "Request", "Step", "TextToImage", "__version__", "generate_within"]
+__all__ = [
+    "EncodedPrompts",
+    "Lora",
+    "Request",
+    "Shortcuts",
+    "Step",
+    "TextToImage",
+    "__version__",
+    "generate_within",
+]
 
 _MODULES = {
     "EncodedPrompts": "pixart_sigma.pipeline.captions",
     "Lora": "pixart_sigma.pipeline.request",
     "Request": "pixart_sigma.pipeline.request",
+    "Shortcuts": "pixart_sigma.pipeline.shortcuts",
     "Step": "pixart_sigma.diffusion.sampling",
     "TextToImage": "pixart_sigma.pipeline.text_to_image",
     "generate_within": "pixart_sigma.pipeline.memory.run",

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from PIL import Image
 
 import pixart_sigma
-from pixart_sigma.cli.app import run
+from pixart_sigma.cli.app import app, run
 from pixart_sigma.pipeline.request import Request
 from tiny_lora import write_lora_file
 
@@ -291,18 +292,25 @@ def test_within_a_limit_the_plan_is_printed_and_the_picture_the_same(
 
 
 def test_what_is_not_exact_is_written_in_the_picture(tiny_folder: Path, tmp_path: Path) -> None:
-    common = ["generate", PROMPT, "--model", str(tiny_folder), "--size", "64x48", "--steps", "1"]
+    common = ["generate", PROMPT, "--model", str(tiny_folder), "--steps", "1"]
     found = {}
     for name, options in {
-        "exact": ["--text-encoder", "streamed", "--vae-tiling", "exact"],
-        "fast": ["--vae-tiling", "fast", "--prompt-cache", str(tmp_path / "cache")],
+        "exact": ["--size", "64x48", "--text-encoder", "streamed", "--vae-tiling", "exact"],
+        "one tile": ["--size", "64x48", "--vae-tiling", "fast"],
+        "fast": ["--size", "1040x32", "--vae-tiling", "fast", "--prompt-cache", str(tmp_path / "cache")],
     }.items():
         assert run([*common, "-o", str(tmp_path / f"{name}.png"), *options]) == 0
         with Image.open(tmp_path / f"{name}.png") as image:
             found[name] = {key: image.text.get(key) for key in ("text_encoder", "vae_tiling")}
-    assert found["exact"] == {"text_encoder": None, "vae_tiling": None}
+    assert found["exact"] == found["one tile"] == {"text_encoder": None, "vae_tiling": None}
     assert found["fast"] == {"text_encoder": None, "vae_tiling": "fast"}
     assert list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_the_help_of_the_plan_says_what_it_fetches() -> None:
+    command = typer.main.get_command(app).commands["generate"]  # type: ignore[attr-defined]
+    (plan,) = (parameter for parameter in command.params if parameter.name == "plan")
+    assert "a model on the Hub this fetches the files" in plan.help
 
 
 def test_a_base_alone_is_its_square(

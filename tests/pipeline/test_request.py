@@ -44,7 +44,11 @@ def test_the_defaults_are_the_released_settings() -> None:
         ({"num_images": 0}, "num_images 0 is outside 1 to 64"),
         ({"num_images": 33, "prompts": ("a", "b")}, "num_images 33 is outside 1 to 32"),
         ({"seed": -1}, "seed -1 is outside 0 to"),
-        ({"seed": 2**63 - 1}, "seed 9223372036854775807 is outside 0 to"),
+        ({"seed": 2**63}, "seed 9223372036854775808 is outside 0 to 9223372036854775807"),
+        (
+            {"seed": 2**63 - 1, "num_images": 2},
+            "seed 9223372036854775807 is outside 0 to 9223372036854775806",
+        ),
         ({"guidance_scale": math.nan}, "guidance scale nan is not a number of at least 1"),
         ({"guidance_scale": math.inf}, "guidance scale inf is not a number of at least 1"),
         ({"guidance_scale": 0.5}, "guidance scale 0.5 is not a number of at least 1"),

@@ -37,6 +37,7 @@ from pixart_sigma.pipeline.samplers import (
     kinds_of,
     kinds_of_model,
 )
+from pixart_sigma.pipeline.shortcuts import parse_shortcuts
 from pixart_sigma.resolution import BASES, nearest_bucket
 from pixart_sigma.weights.catalogue import find_release
 from pixart_sigma.weights.folder import (
@@ -51,11 +52,12 @@ if TYPE_CHECKING:
     from pixart_sigma.pipeline.memory.run import Setup
     from pixart_sigma.pipeline.text_to_image import Result
 
-MODEL, PICTURE, SAMPLING, MEMORY, COMPRESSION = (
+MODEL, PICTURE, SAMPLING, MEMORY, SHORTCUTS, COMPRESSION = (
     "Model",
     "Picture",
     "Sampling",
     "Memory and device",
+    "Shortcuts (not exact)",
     "Key/value compression",
 )
 """The groups of options in the help."""
@@ -186,7 +188,8 @@ def generate(
         bool,
         typer.Option(
             "--plan",
-            help="Print how it would be done and in how much memory; leave.",
+            help="Print how it would be done and in how much memory; leave. Of a model on the Hub this fetches the "
+            "files that are not here yet.",
             rich_help_panel=MEMORY,
         ),
     ] = False,
@@ -212,6 +215,36 @@ def generate(
             rich_help_panel=MEMORY,
         ),
     ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW:HIGH",
+            help="Guide only between these fractions of the sampling, such as 0.1:0.8; 0 is the noisiest step.",
+            rich_help_panel=SHORTCUTS,
+        ),
+    ] = None,
+    freeze_captions_after: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS",
+            help="After so many steps keep what each block read of the prompt, and guide no more.",
+            rich_help_panel=SHORTCUTS,
+        ),
+    ] = None,
+    reuse_blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="Compute the layers of all blocks at every N-th step only, or as a schedule (.toml, .json) says.",
+            rich_help_panel=SHORTCUTS,
+        ),
+    ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="The transformer's blocks multiply in 8 bits.", rich_help_panel=SHORTCUTS
+        ),
+    ] = False,
     kv_compression: Annotated[
         str | None,
         typer.Option(
@@ -251,6 +284,7 @@ def generate(
         "seed": seed,
         "num_images": num_images,
         "kv_compression": parse_compression(kv_compression, kv_compression_operator, kv_compression_blocks),
+        "shortcuts": parse_shortcuts(guidance_interval, freeze_captions_after, reuse_blocks),
     }
     # Checked before a model is fetched, which may take an hour; the default sampler allows what any other allows.
     loras = [parse_lora(text) for text in lora or []]
@@ -284,7 +318,7 @@ def generate(
     with _uncollected():
         from pixart_sigma.pipeline.memory.run import Setup
 
-    setup = Setup(folders, dtype, device, tuple(loras), profile, hold, prompt_cache, tiling)
+    setup = Setup(folders, dtype, device, tuple(loras), profile, hold, prompt_cache, tiling, int8)
     if nproc_per_node is not None and nproc_per_node > 1:
         from pixart_sigma.pipeline.placement.launch import launch
 

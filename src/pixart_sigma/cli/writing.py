@@ -29,18 +29,21 @@ def write_pictures(result: "Result", request: Request, setup: "Setup", paths: li
             "profile": setup.profile,
             "version": __version__,
         }
-        write_png(image, path, parameters | _departures(request, setup))
+        write_png(image, path, parameters | _departures(request, setup, result))
 
 
-def _departures(request: Request, setup: "Setup") -> dict[str, str]:
+def _departures(request: Request, setup: "Setup", result: "Result") -> dict[str, str]:
     """What makes the picture another than the model alone would; how memory was saved exactly is none of it."""
     departures = {}
     if request.compression is not None:
         departures["kv_compression"] = str(request.compression)
+    departures |= request.shortcuts.described()
+    if setup.int8:
+        departures["transformer"] = "int8"
     if setup.loras:
         departures["lora"] = ", ".join(str(lora) for lora in setup.loras)
     if setup.text_hold is not None and not is_exact(setup.text_hold):
         departures["text_encoder"] = setup.text_hold
-    if setup.tiling == "fast":
-        departures["vae_tiling"] = setup.tiling
+    if result.blended:  # and not only allowed: a picture of one tile is exact
+        departures["vae_tiling"] = "fast"
     return departures

@@ -17,12 +17,13 @@ from pixart_sigma.pipeline.samplers import (
     DEFAULT_STEPS,
     find_sampler,
 )
+from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts
 from pixart_sigma.resolution import check_size
 from pixart_sigma.weights.folder import find_lora
 
 DTYPE_NAMES = ("float32", "bfloat16")
 MAX_IMAGES = 64  # they are made as one batch
-MAX_SEED = 2**63 - 1 - MAX_IMAGES  # image i has seed + i, in a signed 64-bit integer
+MAX_SEED = 2**63 - 1  # of the last image, in a signed 64-bit integer: image i has seed + i
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Request:
     """The parameters of one call; raises InvalidInput if one breaks a rule or would be ignored.
 
     `height` and `width` in pixels, both or neither (then the model's own base). `kv_compression` may be given as a
-    window (height, width) in tokens alone, and is then averaged in the deeper half of the blocks.
+    window (height, width) in tokens alone, and is then averaged in the deeper half of the blocks. `shortcuts`: what is
+    left out of sampling.
     """
 
     prompts: tuple[str, ...]
@@ -43,6 +45,7 @@ class Request:
     num_images: int = 1
     sampler: str = DEFAULT_SAMPLER
     kv_compression: KVCompressionRequest | tuple[int, int] | None = None
+    shortcuts: Shortcuts = NO_SHORTCUTS
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
@@ -68,7 +71,8 @@ class Request:
         _check_range(
             "num_images", self.num_images, 1, MAX_IMAGES // len(self.prompts), "several calls make more"
         )
-        _check_range("seed", self.seed, 0, MAX_SEED, "0 is as good as any")
+        last = len(self.prompts) * self.num_images - 1
+        _check_range("seed", self.seed, 0, MAX_SEED - last, "0 is as good as any")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
             raise InvalidInput(
                 f"guidance scale {self.guidance_scale} is not a number of at least 1; "
@@ -88,6 +92,7 @@ class Request:
                 f"sampler {self.sampler!r} takes no guidance, which is distilled into its models; "
                 f"use --guidance-scale 1 instead of {self.guidance_scale:g}"
             )
+        self.shortcuts.check(self.num_steps, self.guidance_scale > 1)
         if isinstance(self.kv_compression, tuple):
             object.__setattr__(self, "kv_compression", KVCompressionRequest(self.kv_compression))
 

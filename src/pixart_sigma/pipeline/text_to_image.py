@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step, denoise
+from pixart_sigma.diffusion.shortcuts.reuse import reusing
 from pixart_sigma.encoders.autoencoder import Autoencoder, one_of
+from pixart_sigma.encoders.autoencoder_memory import blends
 from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
@@ -31,6 +33,7 @@ from pixart_sigma.pipeline.parts import LOAD, Load, Parts, load_parts
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, find_profile
 from pixart_sigma.pipeline.request import Lora, Request, make_request
 from pixart_sigma.pipeline.samplers import OWN_SAMPLERS, check_sampler, make_scheduler
+from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.weights.compression import compressed_blocks
 from pixart_sigma.weights.folder import PipelineFolders
@@ -45,12 +48,13 @@ Placed = Callable[[PixArtTransformer], AbstractContextManager[Denoiser]]
 @dataclass(frozen=True)
 class Result:
     """What a call made: `seeds[i]` made `latents[i]` (C, h, w), scaled, and `images[i]` unless only latents
-    were asked.
+    were asked. blended: images were decoded in blended tiles, which is not exact.
     """
 
     images: list[Image.Image]
     seeds: list[int]
     latents: Tensor
+    blended: bool = False
 
 
 class TextToImage:
@@ -83,6 +87,7 @@ class TextToImage:
         autoencoder: Autoencoder | Load | None = LOAD,
         text_encoder_held: TextHold = "resident",
         prompt_cache: Path | None = None,
+        int8: bool = False,
     ) -> Self:
         """A model → TextToImage.
 
@@ -91,11 +96,12 @@ class TextToImage:
         into the transformer; several add up. profile: see `pipeline/profiles.py`. text_encoder, transformer,
         autoencoder: another pipeline's part, which is shared and stays as it is, or None to leave it out.
         text_encoder_held: how its weights are held, see `encoders/text_holds.py`. prompt_cache: a folder, which need
-        not exist yet; what is encoded is kept there, and a text encoder is loaded for what is not.
+        not exist yet; what is encoded is kept there, and a text encoder is loaded for what is not. int8: the
+        transformer's linear layers in 8 bits, which is not exact; see `model/int8.py`.
 
-        Raises InvalidInput for an unknown model, dtype, device or profile, and for loras without a transformer to
-        load; WeightsError for a broken file, parts that do not fit one another, or a LoRA that does not fit;
-        MissingDependency for a hold whose package is not installed.
+        Raises InvalidInput for an unknown model, dtype, device or profile, for loras or int8 without a transformer to
+        load, and for one that int8 does not fit; WeightsError for a broken file, parts that do not fit one another, or
+        a LoRA that does not fit; MissingDependency for a hold whose package is not installed.
         """
         parts = load_parts(
             model,
@@ -109,6 +115,7 @@ class TextToImage:
             autoencoder,
             text_encoder_held=text_encoder_held,
             prompt_cache=prompt_cache,
+            int8=int8,
         )
         return cls(parts, profile)
 
@@ -164,6 +171,7 @@ class TextToImage:
         num_images: int = 1,
         sampler: str | None = None,
         kv_compression: KVCompressionRequest | tuple[int, int] | None = None,
+        shortcuts: Shortcuts = NO_SHORTCUTS,
         on_step: OnStep | None = None,
         noise: Tensor | None = None,
         output: Output = "images",
@@ -185,6 +193,7 @@ class TextToImage:
             seed=seed,
             num_images=num_images,
             kv_compression=kv_compression,
+            shortcuts=shortcuts,
         )
         return self.generate(request, on_step, noise, output, encoded)
 
@@ -211,9 +220,14 @@ class TextToImage:
             check_sampler(
                 request.sampler, self._parts.kinds, self.name
             )  # before the costly text encoder runs
+            request.shortcuts.plan(
+                request.num_steps, self.transformer.config.num_layers, request.guidance_scale > 1
+            )
             encoded = self.encode(request.prompts, request.negative_prompt, request.guidance_scale > 1)
         latents = self.denoise(encoded, request, noise=noise, on_step=on_step)
-        return Result(self.decode(latents) if output == "images" else [], _seeds(request), latents)
+        if output == "latents":
+            return Result([], _seeds(request), latents)
+        return Result(self.decode(latents), _seeds(request), latents, self.blends(latents))
 
     def encode(
         self, prompts: str | Sequence[str], negative_prompt: str = "", guided: bool = True
@@ -279,7 +293,10 @@ class TextToImage:
             guards.check_finite(step, dtype)
             return None if on_step is None else on_step(step)
 
-        with torch.no_grad(), placed(model) as denoiser:
+        guided = request.guidance_scale > 1
+        plan = request.shortcuts.plan(request.num_steps, model.config.num_layers, guided)
+        # Reuse first: what places the model elsewhere wraps its blocks as they then are.
+        with torch.no_grad(), reusing(model, plan) as before_call, placed(model) as denoiser:
             device = model.proj_out.weight.device
             micro_conditions = {}
             if model.config.micro_conditioning:
@@ -297,7 +314,9 @@ class TextToImage:
                 request.num_steps,
                 request.guidance_scale,
                 branches_together=branches_together,
+                guided_steps=plan.guided,
                 generator=generators,
+                before_call=before_call,
                 on_step=checked,
                 **micro_conditions,
             )
@@ -321,6 +340,11 @@ class TextToImage:
                 if on_progress is not None:
                     on_progress((index + 1) / len(latents))
         return images
+
+    def blends(self, latents: Tensor) -> bool:
+        """Whether `decode` takes pictures of latents (B, C, h, w) apart into blended tiles, which is not exact."""
+        model, (height, width) = self.autoencoder.model, latents.shape[2:]
+        return blends(model, height, width, self.autoencoder.tiling, model.device)
 
 
 def compression_of(wanted: KVCompressionRequest, config: TransformerConfig) -> KVCompression:

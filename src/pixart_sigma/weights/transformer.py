@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixart_sigma.encoders.pretrained import abbreviate, first_line
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression, TransformerConfig
+from pixart_sigma.model.int8 import int8_layers
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.checkpoint import CONFIG_FILE, INDEX_FILE, read_checkpoint
@@ -118,12 +119,20 @@ def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: s
 
 
 def with_kv_compression(model: PixArtTransformer, compression: KVCompression) -> PixArtTransformer:
-    """The same parameters, with this compression in the place of whatever the model has.
+    """The same parameters, not copies of them, with this compression in the place of whatever the model has.
 
     Without training for every operator but `conv` (paper section 3.2), which takes the window, the norm and the
     weights that the model has, in all or some of its compressed blocks. Raises InvalidInput where it has none.
     """
-    parameters = dict(model.state_dict())
+    # The very parameters: where weights go to another place, the model's own go along, and are not there twice.
+    parameters: dict[str, Tensor] = dict(model.state_dict(keep_vars=True))
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    quantised = int8_layers(model)
+    for name, layer in quantised.items():  # there is nothing to build them with; they go along as they are
+        for own in layer.state_dict():
+            del parameters[f"{name}.{own}"]
+        plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        parameters |= {f"{name}.{own}": tensor for own, tensor in plain.state_dict().items()}
     if compression.operator == "conv":
         compression = replace(compression, norm=trained_compression(model.config, compression).norm)
     for name in list(parameters):
@@ -132,6 +141,10 @@ def with_kv_compression(model: PixArtTransformer, compression: KVCompression) ->
         ):
             del parameters[name]
     compressed = build(replace(model.config, kv_compression=compression), parameters, "the model")
+    for name, layer in quantised.items():
+        compressed.set_submodule(name, layer)
+    for parameter in frozen:  # to be built into a module made them learn
+        parameter.requires_grad_(False)
     compressed.train(model.training)
     return compressed
 
