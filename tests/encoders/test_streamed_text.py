@@ -11,19 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pixart_sigma.encoders.pretrained import load_strictly
 from pixart_sigma.encoders.streamed_text import StreamedT5
+from pixart_sigma.encoders.t5 import Block
+from pixart_sigma.encoders.t5_files import cast, load_t5
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import WeightsError
 from tiny_t5 import BOTH_NAMES, t5_config, t5_weights, write_t5
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def resident(folder: Path, dtype: torch.dtype) -> Any:
-    from transformers.models.t5.modeling_t5 import T5EncoderModel
-
-    return load_strictly(T5EncoderModel, folder, dtype=dtype)
 
 
 def tokens(*shape: int) -> Tensor:
@@ -64,7 +59,7 @@ def test_it_is_the_resident_encoder_bit_for_bit(
 ) -> None:
     config = t5_config()
     path = write_t5(tmp_path / "t5", config, t5_weights(config, stored), num_files)
-    expected, streamed = resident(path, dtype), StreamedT5.open(path, dtype)
+    expected, streamed = load_t5(path, dtype), StreamedT5.open(path, dtype)
     ids = tokens(2, 9)
     mask = torch.ones_like(ids)
     mask[0, 5:] = 0
@@ -72,7 +67,7 @@ def test_it_is_the_resident_encoder_bit_for_bit(
         wanted = expected(some, attention_mask=its_mask).last_hidden_state
         assert wanted.isfinite().all()
         assert equal(streamed(some, attention_mask=its_mask).last_hidden_state, wanted)
-    assert streamed.config.to_diff_dict() == expected.config.to_diff_dict()
+    assert streamed.config == expected.config
     assert (streamed.dtype, streamed.device) == (expected.dtype, expected.device)
 
 
@@ -123,15 +118,13 @@ def test_no_gradients_and_no_random_numbers(folder: Path) -> None:
 
 def block_weights(monkeypatch: pytest.MonkeyPatch, look: Any) -> None:
     """`look` at the weights of each block when it computes."""
-    from transformers.models.t5.modeling_t5 import T5Block
-
-    forward = T5Block.forward
+    forward = Block.forward
 
     def watched(self: Any, *arguments: Any, **options: Any) -> Any:
         look(dict(self.named_parameters()))
         return forward(self, *arguments, **options)
 
-    monkeypatch.setattr(T5Block, "forward", watched)
+    monkeypatch.setattr(Block, "forward", watched)
 
 
 def mapping_of(tensor: Tensor) -> str:
@@ -153,8 +146,7 @@ def test_weights_of_the_right_dtype_are_used_where_the_file_is_mapped(
 
     block_weights(monkeypatch, look)
     StreamedT5.open(own_folder)(tokens(1, 3))
-    # All but the table of relative positions, which is block 0's and stays.
-    assert seen == [7 / 8] * 3
+    assert seen == [1] * 3
     gc.collect()
     assert str(own_folder) not in Path("/proc/self/maps").read_text()
 
@@ -163,21 +155,19 @@ def test_a_copy_of_one_block_exists_at_a_time(folder: Path, monkeypatch: pytest.
     last: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
     streamed = StreamedT5.open(folder, torch.bfloat16)
-    cast = streamed._cast
 
-    def counted(name: str, tensor: Tensor) -> Tensor:
+    def counted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         alive.append(sum(each() is not None for each in last))
-        return cast(name, tensor)
+        return cast(name, tensor, dtype)
 
     def look(weights: dict[str, Tensor]) -> None:
-        copied = [weight for name, weight in weights.items() if "relative_attention_bias" not in name]
-        assert all(weight.dtype == torch.bfloat16 for weight in copied)
-        last[:] = [weakref.ref(weight) for weight in copied]
+        assert all(weight.dtype == torch.bfloat16 for weight in weights.values())
+        last[:] = [weakref.ref(weight) for weight in weights.values()]
 
-    monkeypatch.setattr(streamed, "_cast", counted)
+    monkeypatch.setattr("pixart_sigma.encoders.streamed_text.cast", counted)
     block_weights(monkeypatch, look)
     streamed(tokens(1, 3))
-    assert alive == [0] * (1 + 3 * 9)  # the rows of the table, and each tensor of a block
+    assert alive == [0] * (3 * 9)  # each tensor of a block
     assert all(each() is None for each in last)
 
 
@@ -186,7 +176,7 @@ def test_a_copy_of_one_block_exists_at_a_time(folder: Path, monkeypatch: pytest.
 def test_the_table_has_two_names(names: tuple[str, ...], own_folder: Path) -> None:
     table = load_file(own_folder / "model.safetensors")["shared.weight"]
     change(own_folder, **{"shared.weight": None} | {name: table.clone() for name in names})
-    expected = resident(own_folder, torch.float32)(tokens(1, 5)).last_hidden_state
+    expected = load_t5(own_folder)(tokens(1, 5)).last_hidden_state
     assert equal(StreamedT5.open(own_folder)(tokens(1, 5)).last_hidden_state, expected)
 
 
@@ -262,11 +252,9 @@ import sys, threading, time
 from pathlib import Path
 
 import torch
-import transformers.masking_utils
-from transformers.models.t5.modeling_t5 import T5EncoderModel
 
-from pixart_sigma.encoders.pretrained import load_strictly
 from pixart_sigma.encoders.streamed_text import StreamedT5
+from pixart_sigma.encoders.t5_files import load_t5
 
 
 def anonymous():
@@ -289,7 +277,7 @@ with torch.no_grad():
     if sys.argv[2] == "streamed":
         encoder = StreamedT5.open(folder, dtype)
     else:
-        encoder = load_strictly(T5EncoderModel, folder, dtype=dtype)
+        encoder = load_t5(folder, dtype)
     encoder(torch.arange(40)[None])
 done = True
 watcher.join()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from comparison import relative_error
+from padding import padded
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
@@ -18,14 +19,14 @@ def encoder(tiny_folder: Path) -> TextEncoder:
 
 
 def test_real_tokens_alone_give_what_padding_to_300_gives(encoder: TextEncoder) -> None:
-    padded = encoder.tokenizer(PROMPTS, padding="max_length", max_length=300, return_tensors="pt")
+    ids, whole_mask = padded(encoder, PROMPTS, 300)
     with torch.no_grad():
-        reference = encoder.model(padded.input_ids, padded.attention_mask).last_hidden_state
+        reference = encoder.model(ids, whole_mask).last_hidden_state
         embeddings, mask = encoder.encode(PROMPTS)
 
     assert mask.sum(dim=1).tolist() == [4, 11, 1, 4]
     assert embeddings.shape == (4, 11, 16)
-    assert torch.equal(mask, padded.attention_mask[:, :11].bool())
+    assert torch.equal(mask, whole_mask[:, :11].bool())
     assert relative_error(embeddings[mask], reference[:, :11][mask]) <= 1e-5
     assert not embeddings[~mask].any()
 
@@ -136,10 +137,10 @@ def test_the_null_embedding_is_the_empty_caption_and_what_its_padding_became(enc
     assert mask.tolist() == [[True]]
     assert relative_error(embedding[:1], alone[0]) <= 1e-5
     # As the official code does it: the tokenizer pads, and the mask goes with the tokens.
-    tokens = encoder.tokenizer("", padding="max_length", max_length=7, return_tensors="pt")
+    ids, mask = padded(encoder, [""], 7)
     with torch.no_grad():
-        expected = encoder.model(tokens.input_ids, attention_mask=tokens.attention_mask)
-        unmasked = encoder.model(tokens.input_ids).last_hidden_state[0]
+        expected = encoder.model(ids, attention_mask=mask)
+        unmasked = encoder.model(ids).last_hidden_state[0]
     assert relative_error(embedding, expected.last_hidden_state[0]) <= 1e-6
     assert relative_error(embedding[:1], unmasked[:1]) > 1e-3
     assert embedding[1:].abs().amax(1).min() > 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from comparison import relative_error
+from padding import padded
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.samplers import SAMPLERS
@@ -219,9 +220,8 @@ def official_by_hand(model: TextToImage, prompts: list[str], noise: torch.Tensor
     encoder, transformer = model.text_encoder, model.transformer
 
     def encoded(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = encoder.tokenizer(texts, padding="max_length", max_length=300, return_tensors="pt")
-        hidden = encoder.model(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-        return hidden, tokens.attention_mask.bool()
+        ids, mask = padded(encoder, texts, 300)
+        return encoder.model(ids, attention_mask=mask).last_hidden_state, mask.bool()
 
     latents = noise
     scheduler = make_scheduler("dpm++-2m", SCHEDULER, OFFICIAL)

@@ -13,10 +13,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from pixart_sigma.encoders.pretrained import load_strictly, load_tokenizer
 from pixart_sigma.encoders.quantised_text import load_quantised
 from pixart_sigma.encoders.streamed_text import StreamedT5
+from pixart_sigma.encoders.t5_files import load_t5
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.errors import InvalidInput
 
 SIGMA_CAPTION_LENGTH = 300  # tokens, the end token included (paper section 2.2); α has 120
@@ -25,9 +26,9 @@ _Ids = tuple[int, ...]
 
 
 class TextEncoder:
-    """A transformers tokenizer and a transformers `T5EncoderModel`, or a `StreamedT5` in its place."""
+    """A tokenizer and a `T5Encoder`, or in its place a `StreamedT5` or transformers' quantised `T5EncoderModel`."""
 
-    def __init__(self, tokenizer: Any, model: Any, caption_length: int = SIGMA_CAPTION_LENGTH) -> None:
+    def __init__(self, tokenizer: Tokenizer, model: Any, caption_length: int = SIGMA_CAPTION_LENGTH) -> None:
         self.tokenizer = tokenizer
         self.model = model
         self.caption_length = caption_length
@@ -52,7 +53,7 @@ class TextEncoder:
         does not allow.
         """
         check_text_hold(held)
-        tokenizer = load_tokenizer(Path(tokenizer_folder or folder) / "tokenizer")
+        tokenizer = Tokenizer.from_folder(Path(tokenizer_folder or folder) / "tokenizer")
         return cls(tokenizer, _load_model(Path(folder) / "text_encoder", dtype, held, device), caption_length)
 
     @property
@@ -81,15 +82,13 @@ class TextEncoder:
 
         Warns (UserWarning) about a prompt that is cut, and says what of it is lost.
         """
-        token_ids: list[list[int]] = self.tokenizer(
-            list(prompts), truncation=True, max_length=self.caption_length
-        ).input_ids
+        token_ids = self.tokenizer.encode(prompts, self.caption_length)
         for prompt, ids in zip(prompts, token_ids, strict=True):
             if len(ids) < self.caption_length:
                 continue
-            whole = self.tokenizer(prompt, verbose=False).input_ids
+            (whole,) = self.tokenizer.encode([prompt])
             if len(whole) > self.caption_length:
-                lost = self.tokenizer.decode(whole[self.caption_length - 1 :], skip_special_tokens=True)
+                lost = self.tokenizer.decode(whole[self.caption_length - 1 :])
                 warnings.warn(
                     f"a prompt of {len(whole)} tokens is cut to {self.caption_length}; "
                     f"shorten it, or lose {_shown(lost)!r}",
@@ -139,13 +138,13 @@ class TextEncoder:
         itself. caption_length: that of this encoder, if None. Raises InvalidInput if it is shorter than those.
         """
         caption_length = self.caption_length if caption_length is None else caption_length
-        tokens: list[int] = self.tokenizer("").input_ids
+        (tokens,) = self.tokenizer.encode([""])
         if caption_length < len(tokens):
             raise InvalidInput(
                 f"caption_length is {caption_length}; the empty caption alone has {len(tokens)} tokens "
                 "(Σ has 300, α 120)"
             )
-        ids = torch.full((1, caption_length), int(self.tokenizer.pad_token_id), device=self.model.device)
+        ids = torch.full((1, caption_length), self.tokenizer.pad_token_id, device=self.model.device)
         ids[0, : len(tokens)] = torch.tensor(tokens, device=self.model.device)
         mask = torch.arange(caption_length, device=self.model.device)[None] < len(tokens)
         return self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state[0]
@@ -160,15 +159,12 @@ def _by_length(token_ids: Sequence[_Ids]) -> list[list[_Ids]]:
 
 
 def _load_model(folder: Path, dtype: torch.dtype, held: TextHold, device: torch.device | str) -> Any:
-    """A `T5EncoderModel`, or a StreamedT5 in its place."""
+    """A `T5Encoder`, or what is in its place."""
     if held == "streamed":
         return StreamedT5.open(folder, dtype).to(device)
     if held != "resident":
         return load_quantised(folder, held, dtype, device)
-    # This submodule, and not `from transformers import …`, which looks at every model's file.
-    from transformers.models.t5.modeling_t5 import T5EncoderModel
-
-    return load_strictly(T5EncoderModel, folder, dtype=dtype).to(device)
+    return load_t5(folder, dtype).to(device)
 
 
 def _stored_bytes(tensor: Tensor) -> int:

@@ -10,6 +10,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
+from pixart_sigma.encoders.t5 import T5Encoder
+from pixart_sigma.encoders.t5_files import CONFIG_FILE, WEIGHTS_FILE, config_content
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.config import class_entry
@@ -32,11 +37,29 @@ def build_scheduler(prediction_type: str) -> Any:
     )
 
 
+def write_text_encoder(model: T5Encoder, folder: Path) -> None:
+    """A folder that transformers' `T5EncoderModel` opens, in the model's own dtype."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with written_whole(folder / WEIGHTS_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    with written_whole(folder / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(config_content(model), indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """A folder that transformers' `PreTrainedTokenizerFast` opens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in tokenizer.files().items():
+        with written_whole(folder / name) as temporary:
+            temporary.write_text(content, "utf-8")
+
+
 def write_pipeline(
     folder: Path,
     transformer: PixArtTransformer,
-    text_encoder: Any,
-    tokenizer: Any,
+    text_encoder: T5Encoder,
+    tokenizer: Tokenizer,
     vae: Path,
     scaling_factor: float,
     prediction_type: str,
@@ -53,8 +76,8 @@ def write_pipeline(
 
     folder.mkdir(parents=True, exist_ok=True)
     save_transformer(transformer, folder / "transformer", max_shard_size)
-    text_encoder.save_pretrained(folder / "text_encoder")
-    tokenizer.save_pretrained(folder / "tokenizer")
+    write_text_encoder(text_encoder, folder / "text_encoder")
+    write_tokenizer(tokenizer, folder / "tokenizer")
     build_scheduler(prediction_type).save_pretrained(folder / "scheduler")
     if vae.resolve() != (folder / "vae").resolve():
         shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
@@ -68,7 +91,7 @@ def write_pipeline(
         **caption_entries(caption_length, micro_conditioning=transformer.config.micro_conditioning),
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
-        "text_encoder": ["transformers", type(text_encoder).__name__],
+        "text_encoder": ["transformers", "T5EncoderModel"],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "transformer": list(class_entry(transformer.config)),
         "vae": ["diffusers", "AutoencoderKL"],

@@ -6,24 +6,24 @@ Legend: N captions, B batch, L tokens of the longest caption of a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.model.config import CAPTION_LENGTH_MULTIPLE
 
 
 class CaptionTable:
     """Token ids of N captions, the end token included."""
 
-    def __init__(self, tokenizer: Any, captions: Sequence[str]) -> None:
-        rows = tokenizer(list(captions)).input_ids
+    def __init__(self, tokenizer: Tokenizer, captions: Sequence[str]) -> None:
+        rows = tokenizer.encode(captions)
         self.lengths = torch.tensor([len(row) for row in rows])
         self._ids = torch.full(
             (len(rows), int(self.lengths.max())), tokenizer.pad_token_id, dtype=torch.int16
         )
-        self._padding: int = tokenizer.pad_token_id
+        self._padding = tokenizer.pad_token_id
         for index, row in enumerate(rows):
             self._ids[index, : len(row)] = torch.tensor(row, dtype=torch.int16)
 

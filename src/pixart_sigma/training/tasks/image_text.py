@@ -73,7 +73,7 @@ class ImageTextTask(SmallTask):
         self._training, self._validation = open_pictures(recipe.pool, recipe.image_sizes, output, processes)
         captions = _captions(self._training)
         tokenizer = train_tokenizer(captions, recipe.model.num_pieces)
-        self._tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer = tokenizer.backend
         self._training_captions = CaptionTable(tokenizer, captions)
         self._validation_captions = CaptionTable(tokenizer, _captions(self._validation))
         sizes = recipe.model.model_dump() | {"num_pieces": len(tokenizer)}

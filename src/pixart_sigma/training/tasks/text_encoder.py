@@ -10,15 +10,19 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED
+from pixart_sigma.encoders.t5 import T5Config, T5Encoder
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import batch_indices, keyed_generator
+from pixart_sigma.training.pipeline_folder import write_text_encoder, write_tokenizer
 from pixart_sigma.training.recipe.small_models import TextEncoderModelRecipe, TextEncoderRecipe
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.parts import part_weights
@@ -31,19 +35,15 @@ CAPTIONS = (short_caption, dense_caption, hallucinated_caption)
 _VALIDATION_BATCH = 128
 
 
-def train_tokenizer(captions: list[str], vocabulary_size: int) -> Any:
+def train_tokenizer(captions: list[str], vocabulary_size: int) -> Tokenizer:
     """A lower-casing byte-pair tokenizer with T5's special pieces: <pad> 0, </s> 1 appended, <unk> 2.
 
     Byte pairs and not T5's Unigram, which on so few distinct words keeps 206 pieces and breaks most words in two or
     three: a short caption took 31 pieces and a dense one 104 instead of 12 and 32.
 
-    Returns transformers' generic fast tokenizer and not its T5Tokenizer, which would drop the normaliser. All ASCII
-    is in the alphabet, so that a word never seen falls apart into letters and is not lost.
+    All ASCII is in the alphabet, so that a word never seen falls apart into letters and is not lost.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer = Backend(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()]
     )
@@ -59,21 +59,11 @@ def train_tokenizer(captions: list[str], vocabulary_size: int) -> Any:
     )
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        additional_special_tokens=[MASK],
-        model_max_length=300,
-    )
+    return Tokenizer(tokenizer, {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"})
 
 
-def build_text_encoder(recipe: TextEncoderModelRecipe, num_pieces: int) -> Any:
-    """A fresh T5EncoderModel with gated GELU, as in T5 v1.1."""
-    from transformers.models.t5.configuration_t5 import T5Config
-    from transformers.models.t5.modeling_t5 import T5EncoderModel
-
+def build_text_encoder(recipe: TextEncoderModelRecipe, num_pieces: int) -> T5Encoder:
+    """A fresh encoder."""
     config = T5Config(
         vocab_size=num_pieces,
         d_model=recipe.width,
@@ -81,12 +71,10 @@ def build_text_encoder(recipe: TextEncoderModelRecipe, num_pieces: int) -> Any:
         d_ff=recipe.feed_forward_width,
         num_layers=recipe.num_layers,
         num_heads=recipe.num_heads,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-        pad_token_id=0,
-        eos_token_id=1,
     )
-    return T5EncoderModel(config)
+    model = T5Encoder(config)
+    model.initialise_weights()
+    return model
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ class HiddenPieces:
 class MaskedPieces(nn.Module):
     """A text encoder that fills in hidden pieces; every caption's loss is the mean over its own."""
 
-    def __init__(self, text_encoder: Any) -> None:
+    def __init__(self, text_encoder: T5Encoder) -> None:
         super().__init__()
         self.text_encoder = text_encoder
 
@@ -111,7 +99,7 @@ class MaskedPieces(nn.Module):
         """HiddenPieces → cross-entropy and accuracy."""
         model = self.text_encoder
         states = model(input_ids=batch.shown, attention_mask=batch.mask).last_hidden_state[batch.hidden]
-        pieces = model.get_input_embeddings().weight
+        pieces = model.shared.weight
         # T5's embeddings have unit variance, hence the scale of its tied output layer.
         logits = (states @ pieces.T.to(states.dtype)).float() * pieces.shape[1] ** -0.5
         wanted = batch.ids[batch.hidden]
@@ -136,7 +124,7 @@ class TextEncoderTask(SmallTask):
         torch.manual_seed(recipe.run.seed)
         model = build_text_encoder(recipe.model, len(self._tokenizer)).to(self._device)
         self.model: nn.Module = MaskedPieces(model)
-        self._mask_id = int(self._tokenizer.convert_tokens_to_ids(MASK))
+        self._mask_id = self._tokenizer.backend.token_to_id(MASK)
 
     def load(self, step: int, part: range) -> tuple[Tensor, Tensor, Tensor]:
         """ids, mask and which pieces are hidden, of the batch of `step`."""
@@ -175,8 +163,8 @@ class TextEncoderTask(SmallTask):
         """Write `tokenizer/` and `text_encoder/` (fp32: training goes on from here)."""
         model = build_text_encoder(self._recipe.model, len(self._tokenizer))
         model.load_state_dict(part_weights(weights, "text_encoder"))
-        self._tokenizer.save_pretrained(folder / "tokenizer")
-        model.save_pretrained(folder / "text_encoder")
+        write_tokenizer(self._tokenizer, folder / "tokenizer")
+        write_text_encoder(model, folder / "text_encoder")
         return {"pieces": float(len(self._tokenizer))}
 
     def _hide(self, mask: Tensor, generator: torch.Generator) -> Tensor:

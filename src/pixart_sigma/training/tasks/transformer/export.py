@@ -6,11 +6,11 @@ Runs on the first process, on the CPU. Knows nothing of how the weights came abo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pixart_sigma.encoders.t5 import T5Encoder
 from pixart_sigma.training.adapters import write_adapter
 from pixart_sigma.training.pipeline_folder import write_pipeline
 from pixart_sigma.training.recipe import TransformerRecipe
@@ -47,13 +47,12 @@ def export_pipeline(
     return _size(folder)
 
 
-def _on_cpu(model: Any, weights: dict[str, Tensor] | None) -> Any:
+def _on_cpu(model: T5Encoder, weights: dict[str, Tensor] | None) -> T5Encoder:
     """Another text encoder like this one, with these weights or its own; the one that is used is not moved."""
     with torch.device("meta"):
         copied = type(model)(model.config)
     own = weights or {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     copied.load_state_dict(own, assign=True)
-    copied.tie_weights()
     return copied
 
 

@@ -286,7 +286,7 @@ class TransformerTask:
         """The empty caption's states: its own rows alone, or as many as a caption may have."""
         text = self._parts.text_encoder
         whole = text.null_embedding()
-        own = len(text.tokenizer("").input_ids)
+        own = len(text.tokenizer.encode([""])[0])
         return whole if self._recipe.captions.null_mask == "caption" else whole[:own]
 
     def _held_out(self) -> dict[str, float]:
