@@ -76,11 +76,6 @@ def test_only_what_is_missing_is_encoded_and_one_load_serves(
     encoder.encode(["a lake"])
     assert asked == [[PROMPTS[1:3]], [["a lake"]]]
     assert len(loads) == 1
-    encoder.release()
-    encoder.encode(["a lake"])
-    assert len(loads) == 1
-    encoder.encode(["a lake by a house"])
-    assert len(loads) == 2
 
 
 def test_groups_are_encoded_in_one_go_and_kept_as_each_by_itself(

@@ -87,6 +87,7 @@ def test_the_suites_exist_and_fit_into_ten_minutes(script: ModuleType) -> None:
     import typer.main
 
     from pixart_sigma.benchmark.inference import scenarios as inference
+    from pixart_sigma.benchmark.memory import scenarios as memory
     from pixart_sigma.benchmark.training import scenarios as training
     from pixart_sigma.cli.benchmark import benchmark
 
@@ -96,8 +97,11 @@ def test_the_suites_exist_and_fit_into_ten_minutes(script: ModuleType) -> None:
         names = list(suite.scenarios or ())
         if suite.name in inference.SCENARIOS:
             inference.choose(suite.name, names)
+        elif suite.name == "memory":
+            assert set(memory.choose(names, "cuda")) <= set(memory.choose([], "cuda"))
         else:
             training.choose("cuda", names)
+    assert "memory" in {suite.name for suite in script.SUITES}
     assert sum(suite.seconds for suite in script.SUITES) <= script.TOTAL_SECONDS < 600
 
 

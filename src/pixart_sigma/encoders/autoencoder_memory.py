@@ -125,6 +125,16 @@ def fitting_tile(model: Any, height: int, width: int, limit_bytes: int, device: 
     )
 
 
+def blends(model: Any, height: int, width: int, tiling: Tiling | None, device: torch.device) -> bool:
+    """Whether a picture of latents (height, width) is decoded in blended tiles, and so not exactly.
+
+    One that is no larger than a tile is decoded whole. Raises InvalidInput for a limit that cannot be met.
+    """
+    if tiling is None or tiling.method != "fast":
+        return False
+    return fitting_tile(model, height, width, limit_of_one(tiling, 0), device) < max(height, width)
+
+
 def blended_bytes(model: Any, height: int, width: int, tile_side: int, device: torch.device) -> int:
     """The peak of `decode_blended` for latents (height, width).
 

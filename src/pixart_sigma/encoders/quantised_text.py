@@ -65,6 +65,8 @@ def _bitsandbytes(quantisation: str, dtype: torch.dtype) -> Any:
 def _torchao() -> Any:
     from transformers.utils.quantization_config import TorchAoConfig
 
+    # It tells the log which of its kernels are for other machines.
+    logging.getLogger("torchao").setLevel(logging.ERROR)
     # By name: it is no dependency, so type checks find nothing there.
     return TorchAoConfig(import_module("torchao.quantization").Int8WeightOnlyConfig())
 

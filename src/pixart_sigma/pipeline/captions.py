@@ -101,9 +101,7 @@ def encode_prompts(
     WeightsError for a null_caption that has fewer rows than a caption has tokens.
     """
     profile.check_negative_prompt(negative_prompt)
-    groups = [[profile.caption(prompt) for prompt in prompts]]
-    if guided and profile.null_mask == "own":
-        groups.append([profile.caption(negative_prompt)])
+    groups = asked_groups(prompts, negative_prompt, guided, profile)
     (embeds, mask), *null_branch = text_encoder.encode_groups(groups)
     if not guided:
         return EncodedPrompts(embeds, mask)
@@ -117,6 +115,21 @@ def encode_prompts(
         )
     negative = null[: embeds.shape[1]].to(embeds.device, embeds.dtype).expand_as(embeds)
     return EncodedPrompts(embeds, mask, negative, mask)
+
+
+def asked_groups(
+    prompts: Sequence[str], negative_prompt: str, guided: bool, profile: Profile
+) -> list[list[str]]:
+    """What `encode_prompts` has encoded, as the text encoder sees it: the prompts, and the null branch if it is one."""
+    groups = [[profile.caption(prompt) for prompt in prompts]]
+    if guided and profile.null_mask == "own":
+        groups.append([profile.caption(negative_prompt)])
+    return groups
+
+
+def asks_for_null(guided: bool, profile: Profile, null_caption: Tensor | None) -> bool:
+    """Whether `encode_prompts` asks for the text encoder's null embedding."""
+    return guided and profile.null_mask != "own" and null_caption is None
 
 
 def _check_shapes(prefix: str, embeds: Tensor, mask: Tensor) -> None:

@@ -19,6 +19,7 @@ from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
 from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.model.int8 import check_int8_device, quantise_linears
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.captions import PromptEncoder
 from pixart_sigma.pipeline.device import resolve_device, resolve_dtype
@@ -99,6 +100,7 @@ def load_parts(
     *,
     text_encoder_held: TextHold = "resident",
     prompt_cache: Path | None = None,
+    int8: bool = False,
 ) -> Parts:
     """See `TextToImage.from_pretrained`. Only what is loaded is looked for."""
     chosen_device = resolve_device(device)
@@ -107,6 +109,12 @@ def load_parts(
         raise InvalidInput(
             "loras are merged into a transformer that is loaded, not into one that is shared or left out"
         )
+    if int8 and transformer is not LOAD:
+        raise InvalidInput(
+            "int8 is for a transformer that is loaded, not for one that is shared or left out; leave int8 out too"
+        )
+    if int8:
+        check_int8_device(chosen_device)
     check_text_hold(text_encoder_held)
     if text_encoder is not LOAD and (text_encoder_held != "resident" or prompt_cache is not None):
         raise InvalidInput(
@@ -130,15 +138,17 @@ def load_parts(
 
     null_caption: Tensor | None = None
     if isinstance(transformer, Load):
-        transformer, null_caption = _load_transformer(folders.transformer, chosen_dtype, loras)
+        transformer, null_caption = _load_transformer(folders.transformer, chosen_dtype, loras, int8)
         transformer.to(chosen_device)
     elif text_encoder is not None and "transformer" in folders.parts:
         # Prompts are encoded as if the transformer were there.
         null_caption = read_checkpoint(folders.transformer).null_caption
     length = prompt_length(folders, null_caption)
     if isinstance(text_encoder, Load):
-        text_encoder = _load_text_encoder(
-            folders, chosen_dtype, length, chosen_device, text_encoder_held, prompt_cache
+        which = (folders, chosen_dtype, length, chosen_device, text_encoder_held)
+        # With a cache nothing is loaded yet.
+        text_encoder = (
+            _load_text_encoder(*which) if prompt_cache is None else open_prompt_cache(*which, prompt_cache)
         )
     elif text_encoder is not None and text_encoder.caption_length != length:
         text_encoder = text_encoder.with_caption_length(length)
@@ -206,39 +216,45 @@ def _load_text_encoder(
     length: int,
     device: torch.device,
     held: TextHold,
-    prompt_cache: Path | None,
-) -> PromptEncoder:
-    """With a prompt_cache nothing is loaded yet."""
-    folder = folders["text_encoder"]
+) -> TextEncoder:
+    return TextEncoder.from_pretrained(
+        folders["text_encoder"],
+        dtype,
+        tokenizer_folder=folders["tokenizer"],
+        caption_length=length,
+        held=held,
+        device=device,
+    )
 
-    def load() -> TextEncoder:
-        return TextEncoder.from_pretrained(
-            folder,
-            dtype,
-            tokenizer_folder=folders["tokenizer"],
-            caption_length=length,
-            held=held,
-            device=device,
-        )
 
-    if prompt_cache is None:
-        return load()
+def open_prompt_cache(
+    folders: PipelineFolders,
+    dtype: torch.dtype,
+    length: int,
+    device: torch.device,
+    held: TextHold,
+    prompt_cache: Path,
+) -> CachedTextEncoder:
+    """A model's prompts on disk, with its text encoder behind them, which is loaded for what is not there.
+
+    length: of the longest caption, see `prompt_length`. The first time the text encoder's files are read through.
+    """
     width = text_encoder_width(folders)  # before all files are read
     precision = str(dtype).removeprefix("torch.")
     return CachedTextEncoder(
         prompt_cache,
         # `find_pipeline` never takes a tokenizer from elsewhere than its text encoder.
-        text_encoder_digest(folder, prompt_cache),
+        text_encoder_digest(folders["text_encoder"], prompt_cache),
         precision if is_exact(held) else f"{precision} {held}",
         length,
         width,
-        load,
+        lambda: _load_text_encoder(folders, dtype, length, device, held),
         device,
     )
 
 
 def _load_transformer(
-    path: Path, dtype: torch.dtype, loras: Sequence[Lora]
+    path: Path, dtype: torch.dtype, loras: Sequence[Lora], int8: bool
 ) -> tuple[PixArtTransformer, Tensor | None]:
     """→ (the model in eval mode on the CPU, its checkpoint's null caption)."""
     adapters = [(load_lora(lora.path), lora.strength) for lora in loras]
@@ -247,6 +263,8 @@ def _load_transformer(
     if adapters:
         # In fp32: in bf16 most of a small change would be rounded away before it adds to another.
         apply_loras(model.to(torch.float32), adapters)
+    if int8:  # of what is in the files, before the cast rounds it
+        quantise_linears(model.transformer_blocks)
     model.to(dtype).eval()
     return model, checkpoint.null_caption
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,6 +25,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.weights.atomic import written_whole
 
 _LAYOUT = 1  # of the files; another is another key
@@ -81,7 +82,7 @@ class CachedTextEncoder:
         return self._loaded().model
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """The text encoder's, loaded for whoever asks."""
         return self._loaded().tokenizer
 
@@ -97,9 +98,11 @@ class CachedTextEncoder:
             self.device,
         )
 
-    def release(self) -> None:
-        """Lets go of the text encoder, which is loaded again if need be."""
-        self._text_encoder = None
+    def knows(self, prompts: Iterable[str], *, null: bool = False) -> bool:
+        """Whether all of these, and the null embedding if asked, can be had without the text encoder."""
+        return all(self._read("caption", prompt) is not None for prompt in set(prompts)) and (
+            not null or self._read("null", "") is not None
+        )
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """As `TextEncoder.encode`: (embeddings (B, L, C), zero on padding; mask (B, L) bool).

@@ -172,6 +172,27 @@ def test_what_the_user_decided_is_kept() -> None:
     assert not make_plan(NEEDS, 10**9, Choices(text_hold="streamed")).staged
 
 
+def test_known_prompts_need_no_text_encoder() -> None:
+    known = replace(NEEDS, text={hold: PartBytes(0) for hold in NEEDS.text}, text_known=True)
+    plan = make_plan(known, 1150, Choices())  # 100 + 50 + 1000, where the encoder alone would take more
+    assert not plan.staged
+    assert plan.stages[0].how == "from the prompt cache"
+    assert plan.stages[0].num_bytes == 100 + 50 + 10
+    assert plan.text_hold == "streamed"
+    assert "all but the text encoder" in "\n".join(plan_lines(plan, "cpu", "float32"))
+    staged = plan_lines(make_plan(known, 700, Choices()), "cpu", "float32")
+    assert staged[2].split() == ["text", "-", "from", "the", "prompt", "cache", "1", "MiB", "-"]
+
+
+def test_blended_tiles_of_which_one_holds_the_picture_are_the_whole() -> None:
+    light = replace(NEEDS, text={hold: PartBytes(0) for hold in NEEDS.text}, one_tile=True)
+    plan = make_plan(light, 10**6, Choices(tiling="fast"))
+    assert plan.tiling is None
+    assert plan.stages[2].how == "whole"
+    assert make_plan(light, 1000, Choices(tiling="fast")).tiling == Tiling("fast", 850)
+    assert make_plan(replace(light, one_tile=False), 10**6, Choices(tiling="fast")).tiling == Tiling("fast")
+
+
 def test_strips_leave_room_for_what_is_beside_them() -> None:
     plan = make_plan(replace(NEEDS, decode_beside=20), 600, Choices())
     assert plan.tiling == Tiling("exact", 600 - 100 - 50 - 20)

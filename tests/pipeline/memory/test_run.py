@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 
 from comparison import relative_error
 from pixart_sigma.diffusion.sampling import Step
+from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.tiling import Tiling
 from pixart_sigma.errors import InvalidInput, OutOfMemory, WeightsError
 from pixart_sigma.pipeline.memory import run
 from pixart_sigma.pipeline.memory.plan import MemoryPlan
 from pixart_sigma.pipeline.memory.run import Setup, carry_out, generate_within, plan_generation
 from pixart_sigma.pipeline.memory.shortage import explained
-from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.request import MAX_SEED, Request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.folder import find_pipeline
 from tiny_pipeline import write_text_encoder
@@ -197,6 +198,68 @@ def test_needs_grow_with_the_picture_and_shrink_with_the_dtype(setup: Setup) -> 
     assert unguided[1] < large[1]
 
 
+@pytest.mark.parametrize("profile", ["diffusers", "official"])
+def test_a_plan_knows_the_prompts_that_are_on_disk(
+    profile: str, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = replace(setup, profile=profile, prompt_cache=tmp_path / "cache")
+    request = replace(REQUEST, num_images=1)
+    before = plan_generation(cached, request, 64 * GIB)
+    assert before.stages[0].how != "from the prompt cache"
+    assert not cached.prompt_cache.exists()  # type: ignore[union-attr]  # a plan alone writes nothing
+    made = carry_out(before, cached, request)
+
+    monkeypatch.setattr(TextEncoder, "from_pretrained", None)
+    known = plan_generation(cached, request, 64 * GIB)
+    assert known.stages[0].how == "from the prompt cache"
+    assert known.stages[0].num_bytes < before.stages[0].num_bytes
+    again = carry_out(replace(known, staged=True), cached, request)
+    assert relative_error(again.latents, made.latents) <= 1e-5
+    for other in (replace(cached, dtype="bfloat16"), replace(cached, text_hold="nf4")):
+        assert plan_generation(other, request, 64 * GIB).stages[0].how != "from the prompt cache"
+    more = replace(request, prompts=(*request.prompts, "a lake"))
+    assert plan_generation(cached, more, 64 * GIB).stages[0].how != "from the prompt cache"
+    unguided = replace(request, guidance_scale=1.0)
+    assert plan_generation(cached, unguided, 64 * GIB).stages[0].how == "from the prompt cache"
+
+
+def test_the_negative_prompt_must_be_known_too(setup: Setup, tmp_path: Path) -> None:
+    cached = replace(setup, prompt_cache=tmp_path)
+    request = replace(REQUEST, guidance_scale=1.0, num_images=1)
+    carry_out(plan_generation(cached, request, 64 * GIB), cached, request)
+    assert plan_generation(cached, request, 64 * GIB).stages[0].how == "from the prompt cache"
+    for profile in ("diffusers", "official"):
+        guided = replace(request, guidance_scale=3.0)
+        plan = plan_generation(replace(cached, profile=profile), guided, 64 * GIB)
+        assert plan.stages[0].how != "from the prompt cache"
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_the_largest_seeds_are_the_same_whole_and_staged(
+    staged: bool, setup: Setup, resident: MemoryPlan
+) -> None:
+    request = replace(REQUEST, prompts=("a red house",), num_steps=1, seed=MAX_SEED - 1)
+    plan = replace(resident, staged=staged, pictures_at_once=1 if staged else 2)
+    assert carry_out(plan, setup, request).seeds == [MAX_SEED - 1, MAX_SEED]
+    with pytest.raises(InvalidInput, match=f"seed {MAX_SEED} is outside 0 to {MAX_SEED - 1}"):
+        replace(request, seed=MAX_SEED)
+
+
+@pytest.mark.parametrize(("height", "blended"), [(64, False), (1040, True)])
+def test_a_result_says_whether_tiles_were_blended(
+    height: int, blended: bool, setup: Setup, tiny_folder: Path
+) -> None:
+    request = Request(("a red house",), height=height, width=32, num_steps=1)
+    fast = replace(setup, tiling="fast")
+    plan = plan_generation(fast, request, 64 * GIB)
+    assert plan.stages[2].how == ("blended tiles (not exact)" if blended else "whole")
+    assert carry_out(plan, fast, request).blended == blended
+    model = TextToImage.from_pretrained(tiny_folder, device="cpu")
+    model.autoencoder.tiling = Tiling("fast")
+    assert model.generate(request).blended == blended
+    assert not carry_out(replace(plan, tiling=Tiling("exact")), fast, request).blended
+
+
 def test_compression_beyond_the_model_is_refused_while_planning(setup: Setup) -> None:
     request = Request(("a red house",), kv_compression=(2, 2))
     assert plan_generation(setup, request, 64 * GIB).peak_bytes
@@ -215,6 +278,15 @@ def test_compression_beyond_the_model_is_refused_while_planning(setup: Setup) ->
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to al"
         ),
+        RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error code 12"
+        ),
+        RuntimeError("unable to mmap 9 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     ],
 )
 def test_memory_that_runs_out_is_one_line_with_the_stage(
@@ -230,6 +302,25 @@ def test_memory_that_runs_out_is_one_line_with_the_stage(
         "the memory did not suffice in stage denoise; give a lower --memory-limit"
     )
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("cause", "raised"),
+    [
+        (MemoryError(), OutOfMemory),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory),
+        (OSError(errno.ENOSPC, "No space left on device"), InvalidInput),
+        (OSError(errno.EACCES, "Permission denied"), WeightsError),
+    ],
+)
+def test_a_file_is_not_called_broken_for_want_of_memory(cause: Exception, raised: type[Exception]) -> None:
+    error = WeightsError("the files cannot be loaded; fetch or export them again")
+    error.__cause__ = cause
+    with (
+        pytest.raises(raised, match="fetch" if raised is WeightsError else "in stage text"),
+        explained("text"),
+    ):
+        raise error
 
 
 def test_a_full_disk_is_one_line_with_the_stage() -> None:

@@ -173,6 +173,9 @@ def test_announce_in_one_process_and_in_several(
     note = tmp_path / "note"
     announce("a line")
     assert capsys.readouterr().err == "a line\n"
+    monkeypatch.setenv("RANK", "1")  # by somebody who reads no notes
+    announce("a line")
+    assert capsys.readouterr().err == "a line\n"
     # torchrun sets both; its file names the line in its own report.
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(note))
     monkeypatch.setenv("RANK", "1")

@@ -12,6 +12,7 @@ from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model import Captions, KVCompression, PixArtTransformer, TransformerConfig
 from pixart_sigma.pipeline.placement import offload
 from pixart_sigma.pipeline.placement.offload import offloaded
+from pixart_sigma.weights.transformer import with_kv_compression
 
 CPU = torch.device("cpu")
 
@@ -124,6 +125,26 @@ def test_what_is_fetched_is_what_computes() -> None:
                 kept.add_(1)
         first = model.transformer_blocks[0].attn1.to_q.weight
         assert not torch.equal(first, visits._kept[0][0])
+
+
+def test_host_memory_holds_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block's weights go where they were copied to before the next one's are copied; and with them those of the
+    model that was compressed for one call.
+    """
+    model = make()
+    weights = [block.attn1.to_q.weight for block in model.transformer_blocks]
+    loaded = [weight.data_ptr() for weight in weights]
+    still: list[int] = []
+
+    def copied(tensor: Tensor, device: torch.device) -> Tensor:
+        still.append(sum(weight.data_ptr() == own for weight, own in zip(weights, loaded, strict=True)))
+        return tensor.clone()
+
+    monkeypatch.setattr(offload, "_in_host_memory", copied)
+    with offloaded(with_kv_compression(model, KVCompression((2, 2), "average", (1, 2))), CPU):
+        assert sorted(set(still), reverse=True) == [5, 4, 3, 2, 1]
+        assert still == sorted(still, reverse=True)
+        assert not {weight.data_ptr() for weight in weights} & set(loaded)
 
 
 def test_after_an_error_weights_are_at_home_again() -> None:

@@ -74,16 +74,58 @@ def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch, world: str
 def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(InvalidInput, match=r"RANK is None.*torchrun"), joined("cpu"):
+    with (
+        pytest.raises(InvalidInput, match=r"RANK is not set; .*torchrun, or unset WORLD_SIZE"),
+        joined("cpu"),
+    ):
         pass
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(InvalidInput, match=r"WORLD_SIZE is two.*torchrun"), joined("cpu"):
+    with pytest.raises(InvalidInput, match=r"WORLD_SIZE is 'two'.*torchrun"), joined("cpu"):
         pass
+
+
+WHOLE = {
+    "WORLD_SIZE": "2",
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LOCAL_RANK": None}, "LOCAL_RANK is not set"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR is not set"),
+        ({"MASTER_PORT": None}, "MASTER_PORT is not set"),
+        ({"RANK": "2"}, "RANK 2 and WORLD_SIZE 2 do not fit"),
+        ({"RANK": "-1"}, "RANK is '-1', not a number"),
+        ({"WORLD_SIZE": "0"}, "RANK 1 and WORLD_SIZE 0 do not fit"),
+    ],
+    ids=str,
+)
+def test_an_environment_is_whole_or_refused_before_anybody_is_waited_for(
+    changes: dict[str, str | None], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (WHOLE | changes).items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidInput, match=f"{message}; start with torchrun"), joined("cpu"):
+        pass
+
+
+def test_a_rank_alone_is_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    with joined("cpu") as processes:
+        assert (processes.world, processes.first) == (1, True)
 
 
 def test_processes_take_the_gpu_of_their_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: what is refused before one is touched."""
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+    for name, value in WHOLE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     module = "pixart_sigma.pipeline.placement.processes.resolve_device"

@@ -11,5 +11,5 @@ while it writes, and activations live as a whole in planes, in memory or in temp
 | `planes.py` | where activations live |
 | `statistics.py` | GroupNorm over a whole picture, strip by strip |
 | `operations.py` | what a layer computes for a strip |
-| `coding.py` | the whole of it: `decode_in_strips`, `decode_rows`, `encode_in_strips` |
+| `coding.py` | the whole of it: `decode_in_strips`, `encode_in_strips` |
 """

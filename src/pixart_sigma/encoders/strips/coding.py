@@ -2,7 +2,7 @@
 
 Legend: H, W pixels, h, w latents (H / 8, W / 8), C latent channels. Latents here are unscaled.
 Knows nothing of pictures as files, nor where the limit comes from. While it runs the C allocator returns large
-blocks, also to what the caller does between two strips of `decode_rows`.
+blocks.
 """
 
 import shutil
@@ -32,17 +32,15 @@ def plan_decode(
     *,
     limit_bytes: int,
     may_spill: bool,
-    keeps_pixels: bool = True,
     device: torch.device | None = None,
 ) -> Plan:
     """Latents (height, width) → how they are decoded within limit_bytes above the weights.
 
-    keeps_pixels: as `decode_in_strips` does, and `decode_rows` does not. device: the model's own by default; a model
-    on the meta device counts as one on the CPU. Raises InvalidInput for a limit that cannot be met, WeightsError for
-    an unknown layout.
+    device: the model's own by default; a model on the meta device counts as one on the CPU. Raises InvalidInput for a
+    limit that cannot be met, WeightsError for an unknown layout.
     """
     steps = [layer.step for layer in decoder_layers(model, height, width)]
-    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, keeps_pixels, device))
+    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, device))
 
 
 def least_decode(
@@ -50,15 +48,16 @@ def least_decode(
 ) -> int:
     """The smallest limit_bytes with which latents (height, width) can be decoded in strips; as `plan_decode`."""
     steps = [layer.step for layer in decoder_layers(model, height, width)]
-    return least_bytes(steps, _circumstances(model, steps, may_spill, True, device))
+    return least_bytes(steps, _circumstances(model, steps, may_spill, device))
 
 
 def plan_encode(model: Any, height: int, width: int, *, limit_bytes: int, may_spill: bool) -> Plan:
     """Pixels (height, width) → how they are encoded within limit_bytes above the weights; raises as plan_decode."""
     steps = [layer.step for layer in encoder_layers(model, height, width)]
-    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, True))
+    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill))
 
 
+@torch.no_grad()
 def decode_in_strips(
     model: Any,
     latents: Tensor,
@@ -73,33 +72,27 @@ def decode_in_strips(
     what does not fit in it; None keeps everything in memory. Raises InvalidInput for latents of another shape, a
     limit that cannot be met and a folder without room, WeightsError for an autoencoder of another layout.
     """
+    expect_autoencoder(model)
+    _expect_one(latents, model.config.latent_channels, "latents")
+    size = latents.shape[2:]
+    layers = decoder_layers(model, *size)
+    _expect_size(layers, latents)
+    plan = plan_decode(model, *size, limit_bytes=limit_bytes, may_spill=spill is not None)
+    _expect_room(plan, spill)
+    result = layers[-1].step
     pixels: Tensor | None = None
     first = 0
-    layers, plan = _prepare_decode(model, latents, limit_bytes, spill, keeps_pixels=True)
-    for strip in _decode(model, latents, layers, plan, spill, on_progress):
-        if pixels is None:
-            step = layers[-1].step
-            pixels = strip.new_empty(1, step.channels, step.height, step.width)
-        pixels[:, :, first : first + strip.shape[2]] = strip
-        first += strip.shape[2]
+    with returning_freed_memory():
+        # Before the zero padding of the first convolution, since this one has a bias.
+        values = latents[0].permute(1, 2, 0).to(layers[0].module.weight)
+        source = MemoryPlane(pointwise(values, model.post_quant_conv))
+        for strip in _run(layers, plan, source, spill, on_progress):
+            if pixels is None:  # not before the last layer, so that it is not beside the others
+                pixels = strip.new_empty(1, result.channels, result.height, result.width)
+            pixels[0, :, first : first + len(strip)] = strip.permute(2, 0, 1)
+            first += len(strip)
     assert pixels is not None
     return pixels
-
-
-def decode_rows(
-    model: Any,
-    latents: Tensor,
-    *,
-    limit_bytes: int,
-    spill: Path | None = None,
-    on_progress: OnProgress | None = None,
-) -> Iterator[Tensor]:
-    """As `decode_in_strips`, but the pixels come in strips (1, 3, rows, W) from top to bottom.
-
-    Their sum, which is the whole picture in floats, need not exist: make 8-bit levels of each.
-    """
-    layers, plan = _prepare_decode(model, latents, limit_bytes, spill, keeps_pixels=False)
-    return _decode(model, latents, layers, plan, spill, on_progress)
 
 
 @torch.no_grad()
@@ -130,7 +123,7 @@ def encode_in_strips(
 
 
 def _circumstances(
-    model: Any, steps: list[Step], may_spill: bool, keeps_result: bool, device: torch.device | None = None
+    model: Any, steps: list[Step], may_spill: bool, device: torch.device | None = None
 ) -> Circumstances:
     device = device or model.device
     if device.type == "meta":
@@ -138,40 +131,9 @@ def _circumstances(
     return Circumstances(
         value_bytes=model.dtype.itemsize,
         may_spill=may_spill,
-        result_bytes=steps[-1].num_values * model.dtype.itemsize if keeps_result else 0,
+        result_bytes=steps[-1].num_values * model.dtype.itemsize,
         unfolds=unfolds(device, model.dtype),
     )
-
-
-def _prepare_decode(
-    model: Any, latents: Tensor, limit_bytes: int, spill: Path | None, *, keeps_pixels: bool
-) -> tuple[tuple[Layer, ...], Plan]:
-    expect_autoencoder(model)
-    _expect_one(latents, model.config.latent_channels, "latents")
-    size = latents.shape[2:]
-    layers = decoder_layers(model, *size)
-    _expect_size(layers, latents)
-    may_spill = spill is not None
-    plan = plan_decode(model, *size, limit_bytes=limit_bytes, may_spill=may_spill, keeps_pixels=keeps_pixels)
-    _expect_room(plan, spill)
-    return layers, plan
-
-
-@torch.no_grad()
-def _decode(
-    model: Any,
-    latents: Tensor,
-    layers: tuple[Layer, ...],
-    plan: Plan,
-    spill: Path | None,
-    on_progress: OnProgress | None,
-) -> Iterator[Tensor]:
-    with returning_freed_memory():
-        # Before the zero padding of the first convolution, since this one has a bias.
-        values = latents[0].permute(1, 2, 0).to(layers[0].module.weight)
-        source = MemoryPlane(pointwise(values, model.post_quant_conv))
-        for strip in _run(layers, plan, source, spill, on_progress):
-            yield strip.permute(2, 0, 1)[None]
 
 
 def _run(

@@ -9,7 +9,7 @@ Legend: B pictures, K blocks, L caption tokens, D width, C channels of the text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,15 +21,19 @@ from pixart_sigma.encoders.autoencoder_memory import (
     predict_decode_bytes,
     spilled_decode_bytes,
 )
-from pixart_sigma.encoders.pretrained import load_tokenizer
-from pixart_sigma.encoders.text_holds import TextHold
+from pixart_sigma.encoders.blended_tiles import TILE_SIDES
+from pixart_sigma.encoders.text_holds import TEXT_HOLDS, TextHold
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod, find_spill_folder
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.model.activation_memory import activation_bytes, condition_bytes
 from pixart_sigma.model.config import TransformerConfig
+from pixart_sigma.model.int8_memory import is_in_8_bits, product_bytes, weight_bytes
+from pixart_sigma.pipeline.captions import asked_groups, asks_for_null
 from pixart_sigma.pipeline.memory.limit import MIB
 from pixart_sigma.pipeline.memory.plan import Needs, PartBytes
-from pixart_sigma.pipeline.parts import prompt_length
+from pixart_sigma.pipeline.parts import open_prompt_cache, prompt_length
 from pixart_sigma.pipeline.profiles import Profile
+from pixart_sigma.pipeline.prompt_cache import CachedTextEncoder
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import compression_of
 from pixart_sigma.resolution import LATENT_SCALE, TOKEN_SIDE
@@ -42,6 +46,7 @@ FP32_BYTES = 4
 _KERNEL_BYTES = {"cpu": 16 * MIB, "cuda": 32 * MIB}
 """What matrix products keep for themselves: buffers of oneDNN and MKL, the workspace of cuBLAS."""
 _SCHEDULER_COPIES = 12  # latents in fp32 that a scheduler and a step hold at once; they are small
+_READ_COPIES = 3  # of an embedding that is known: as it is read, on the device, and padded
 _PICTURE_BYTES = 3 + 3 + 4  # of a pixel: 8-bit levels, as a picture, and the strip that is being made
 _BLOCKS = "transformer_blocks."
 _NF4_BYTES = 0.5 + 4 / 64  # four bits, and a scale in fp32 for 64 of them
@@ -73,10 +78,14 @@ def needs_of(
     *,
     adapted: bool,
     process_bytes: int,
+    text_hold: TextHold | None = None,
+    prompt_cache: Path | None = None,
+    int8: bool = False,
 ) -> Needs:
     """What this model takes for this request; process_bytes: what is taken already.
 
-    adapted: LoRAs are merged, for which the transformer is in fp32 for a moment. Raises WeightsError for files that
+    adapted: LoRAs are merged, for which the transformer is in fp32 for a moment. text_hold, prompt_cache, int8: as in
+    `Setup`; where all prompts are known, no text encoder is needed. Raises WeightsError for files that
     are missing or broken, InvalidInput for a compression that the model cannot have.
     """
     checkpoint = read_checkpoint(folders.transformer)
@@ -90,15 +99,21 @@ def needs_of(
     lengths = _caption_tokens(folders, request, profile, guided, most)
     vae_config = read_json(folders["vae"] / "vae" / "config.json")
     kernels = _KERNEL_BYTES.get(device.type, 0)
-    transformer = _loaded(checkpoint.state_dict, dtype, device, copied=adapted)
+    transformer = _loaded(checkpoint.state_dict, dtype, device, copied=adapted, int8=int8)
     merging = 0
     if adapted and device.type == "cpu":  # LoRAs are merged in fp32, before the cast
-        merging = transformer.loaded // dtype.itemsize * FP32_BYTES - transformer.loaded
+        whole = sum(weight.numel() for weight in checkpoint.state_dict.values())
+        merging = whole * FP32_BYTES - transformer.loaded
     pixels = height * width
     grid = (height // TOKEN_SIDE, width // TOKEN_SIDE)
 
     def denoise_working(pictures: int, together: bool) -> int:
         working = _denoise_bytes(config, request, pictures, lengths, guided, together, grid, dtype.itemsize)
+        working += request.shortcuts.kept_bytes(
+            config, grid, request.num_steps, guided, pictures, dtype.itemsize
+        )
+        if int8:
+            working += product_bytes(config, pictures * (1 + (guided and together)) * grid[0] * grid[1])
         latents = num_pictures * config.in_channels * pixels // LATENT_SCALE**2
         return max(working + latents * FP32_BYTES * _SCHEDULER_COPIES + kernels, merging)
 
@@ -117,22 +132,36 @@ def needs_of(
             spilled_decode_bytes(vae_config, *size, dtype.itemsize, least, device=device)
         )
 
+    def open_cache(folder: Path) -> CachedTextEncoder:
+        return open_prompt_cache(folders, dtype, most, device, text_hold or "resident", folder)
+
     t5 = read_t5_shape(folders)
-    text_weights = _part_weights(folders["text_encoder"] / "text_encoder", "model")
+    known = prompt_cache is not None and _are_known(
+        prompt_cache, open_cache, request, profile, checkpoint.null_caption
+    )
+    if known:
+        text = dict.fromkeys(TEXT_HOLDS, PartBytes(0))
+        text_working = _READ_COPIES * sum(lengths) * t5.width * dtype.itemsize
+    else:
+        weights = _part_weights(folders["text_encoder"] / "text_encoder", "model")
+        text = _holds(t5, weights, dtype, device)
+        text_working = _text_working(t5, lengths, dtype) + kernels
     return Needs(
         process=process_bytes,
         num_pictures=num_pictures,
         guided=guided,
-        text=_holds(t5, text_weights, dtype, device),
-        text_working=_text_working(t5, lengths, dtype) + kernels,
+        text=text,
+        text_known=known,
+        text_working=text_working,
         transformer=transformer,
-        visiting=_visiting(checkpoint.state_dict, dtype) if device.type == "cuda" else None,
+        visiting=_visiting(checkpoint.state_dict, dtype, int8) if device.type == "cuda" else None,
         denoise_working=denoise_working,
         autoencoder=_loaded(_part_weights(folders["vae"] / "vae", "diffusion_pytorch_model"), dtype, device),
         decode_working=decode_working,
         decode_beside=kernels + (num_pictures - 1) * 3 * pixels,  # pictures that are done
         least_decode=least_decode,
         find_spill=find_spill,
+        one_tile=max(size) <= TILE_SIDES[0] * LATENT_SCALE,
     )
 
 
@@ -169,15 +198,31 @@ def _caption_tokens(
     folders: PipelineFolders, request: Request, profile: Profile, guided: bool, most: int
 ) -> tuple[int, int]:
     """Tokens of the longest caption, and of the null branch's (0 without guidance), as the transformer sees them."""
-    tokenizer = load_tokenizer(folders["tokenizer"] / "tokenizer")
+    tokenizer = Tokenizer.from_folder(folders["tokenizer"] / "tokenizer")
 
     def tokens(text: str) -> int:
-        return len(tokenizer(profile.caption(text), truncation=True, max_length=most).input_ids)
+        return len(tokenizer.encode([profile.caption(text)], most)[0])
 
     longest = max(tokens(prompt) for prompt in request.prompts)
     if not guided:
         return longest, 0
     return longest, tokens(request.negative_prompt) if profile.null_mask == "own" else longest
+
+
+def _are_known(
+    prompt_cache: Path,
+    open_cache: Callable[[Path], CachedTextEncoder],
+    request: Request,
+    profile: Profile,
+    null_caption: Tensor | None,
+) -> bool:
+    """Whether all that will be asked of the text encoder is in the cache."""
+    if not any(prompt_cache.glob("*/*.safetensors")):
+        return False  # and the text encoder's gigabytes need not be read for their digest
+    guided = request.guidance_scale > 1
+    groups = asked_groups(request.prompts, request.negative_prompt, guided, profile)
+    asked = [prompt for group in groups for prompt in group]
+    return open_cache(prompt_cache).knows(asked, null=asks_for_null(guided, profile, null_caption))
 
 
 def _holds(
@@ -203,17 +248,21 @@ def _holds(
     }
 
 
-def _visiting(weights: Mapping[str, Tensor], dtype: torch.dtype) -> PartBytes:
+def _visiting(weights: Mapping[str, Tensor], dtype: torch.dtype, int8: bool) -> PartBytes:
     """The transformer on a device that its blocks visit: two of them, and what is not in a block."""
     blocks: dict[str, int] = {}
     beside = 0
     for name, weight in weights.items():
         if name.startswith(_BLOCKS):
             number = name.removeprefix(_BLOCKS).partition(".")[0]
-            blocks[number] = blocks.get(number, 0) + weight.numel()
+            blocks[number] = blocks.get(number, 0) + _num_bytes(name, weight, dtype, int8)
         else:
-            beside += weight.numel()
-    return PartBytes((beside + 2 * max(blocks.values(), default=0)) * dtype.itemsize)
+            beside += _num_bytes(name, weight, dtype, int8)
+    return PartBytes(beside + 2 * max(blocks.values(), default=0))
+
+
+def _num_bytes(name: str, weight: Tensor, dtype: torch.dtype, int8: bool) -> int:
+    return weight_bytes(*weight.shape) if int8 and is_in_8_bits(name) else weight.numel() * dtype.itemsize
 
 
 def _text_working(t5: T5Shape, lengths: tuple[int, int], dtype: torch.dtype) -> int:
@@ -260,13 +309,22 @@ def _part_weights(folder: Path, stem: str) -> dict[str, Tensor]:
 
 
 def _loaded(
-    weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, *, copied: bool = False
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    copied: bool = False,
+    int8: bool = False,
 ) -> PartBytes:
-    """What weights take in this dtype, on this device; copied: even if they could be used where they are."""
+    """What weights take in this dtype, on this device; copied: even if they could be used where they are.
+
+    int8: they are the transformer's, most of them in 8 bits.
+    """
     loaded = mapped = 0
-    for weight in weights.values():
-        num_bytes = weight.numel() * dtype.itemsize
-        if device.type == "cpu" and weight.dtype == dtype and not copied:
+    for name, weight in weights.items():
+        num_bytes = _num_bytes(name, weight, dtype, int8)
+        anew = copied or (int8 and is_in_8_bits(name))
+        if device.type == "cpu" and weight.dtype == dtype and not anew:
             mapped += num_bytes
         else:
             loaded += num_bytes

@@ -28,6 +28,7 @@ from pixart_sigma.pipeline.memory.limit import as_option, in_words
 Stage = Literal["text", "denoise", "decode"]
 KEEPING = 2.2
 """How much more tensors take where freed memory is kept, at most: see `pixart_sigma.allocator`."""
+FROM_CACHE = "from the prompt cache"
 EXACT_HOLDS: tuple[TextHold, ...] = ("resident", "streamed")
 
 
@@ -48,7 +49,8 @@ class Needs:
     denoise_working: pictures at once, and whether branches are together → while denoising. decode_working: a tiling →
     while decoding, which raises InvalidInput for a limit that is too small for it; decode_beside: what that limit is
     not about. least_decode: a method, and whether it may spill → the least limit. find_spill: where temporary files
-    would go; raises InvalidInput if nowhere.
+    would go; raises InvalidInput if nowhere. text_known: a cache has all prompts, and no text encoder will be loaded.
+    one_tile: the picture is no larger than a blended tile can be, and then decoded whole.
     """
 
     process: int
@@ -64,6 +66,8 @@ class Needs:
     decode_beside: int
     least_decode: Callable[[TilingMethod, bool], int]
     find_spill: Callable[[], Path]
+    text_known: bool = False
+    one_tile: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,12 @@ class _Denoising:
 def make_plan(needs: Needs, limit_bytes: int, choices: Choices) -> MemoryPlan:
     """Needs, a limit and what the user decided → the plan. Raises InvalidInput, with the least limit, if none fits."""
     holds = EXACT_HOLDS if choices.text_hold is None else (choices.text_hold,)
+    if needs.text_known and choices.text_hold is None:
+        holds = ("streamed",)  # the least, should a prompt be lost from the cache before it is read
     denoisings = _denoisings(needs)
-    whole = Tiling(choices.tiling) if choices.tiling is not None else None
+    whole = None
+    if choices.tiling is not None and not (choices.tiling == "fast" and needs.one_tile):
+        whole = Tiling(choices.tiling)
     everything = needs.process + sum(
         part.loaded for part in (needs.text[holds[0]], needs.transformer, needs.autoencoder)
     )
@@ -168,7 +176,7 @@ def _resident(
     workings: tuple[int, int, int],
 ) -> MemoryPlan:
     mapped = sum(part.mapped for part in (needs.text[hold], needs.transformer, needs.autoencoder))
-    hows = (_held(hold), _denoised(needs, denoising), _tiled(tiling))
+    hows = (_encoded(needs, hold), _denoised(needs, denoising), _tiled(tiling))
     return MemoryPlan(
         (
             StagePlan("text", hows[0], everything + workings[0], mapped),
@@ -221,7 +229,7 @@ def _staged(
     tiling = next(tiling for tiling in decoded if decoded[tiling] <= limit_bytes)
     return MemoryPlan(
         (
-            StagePlan("text", _held(hold), texts[hold], needs.text[hold].mapped),
+            StagePlan("text", _encoded(needs, hold), texts[hold], needs.text[hold].mapped),
             StagePlan("denoise", _denoised(needs, way), denoised[way], needs.transformer.mapped),
             StagePlan("decode", _tiled(tiling), decoded[tiling], needs.autoencoder.mapped),
         ),
@@ -248,7 +256,9 @@ def _tiling_within(needs: Needs, method: TilingMethod, room: int) -> Tiling:
     return Tiling(method, max(room, needs.least_decode(method, True)), spill)
 
 
-def _held(hold: TextHold) -> str:
+def _encoded(needs: Needs, hold: TextHold) -> str:
+    if needs.text_known:
+        return FROM_CACHE
     return "streamed from its files" if hold == "streamed" else hold
 
 

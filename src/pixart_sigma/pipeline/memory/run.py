@@ -61,6 +61,7 @@ class Setup:
     text_hold: TextHold | None = None
     prompt_cache: Path | None = None
     tiling: TilingMethod | None = None
+    int8: bool = False
 
     def __post_init__(self) -> None:
         find_profile(self.profile)
@@ -125,6 +126,9 @@ def _plan(setup: Setup, request: Request, limit: int | Auto, world: int) -> Memo
         device,
         adapted=adapted,
         process_bytes=own_bytes(device),
+        text_hold=setup.text_hold,
+        prompt_cache=setup.prompt_cache,
+        int8=setup.int8,
     )
     limited = limit != AUTO
     if limit == AUTO:
@@ -231,6 +235,7 @@ def _load(setup: Setup, plan: MemoryPlan, **left_out: None) -> TextToImage:
         # Blocks that visit the device begin in host memory.
         device="cpu" if plan.blocks_visit and "transformer" not in left_out else setup.device,
         loras=setup.loras if "transformer" not in left_out else (),
+        int8=setup.int8 and "transformer" not in left_out,
         profile=setup.profile,
         **options,
     )
@@ -313,7 +318,8 @@ def _decode(
         on_stage("decode")
     with explained("decode"):
         images = pipeline.decode(latents, on_decoded)
-    return Result(images, [request.seed + index for index in range(len(images))], latents)
+    seeds = [request.seed + index for index in range(len(images))]
+    return Result(images, seeds, latents, pipeline.blends(latents))
 
 
 def import_parts() -> None:

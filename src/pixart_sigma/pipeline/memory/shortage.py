@@ -8,10 +8,19 @@ from contextlib import contextmanager
 
 import torch
 
-from pixart_sigma.errors import InvalidInput, OutOfMemory
+from pixart_sigma.errors import InvalidInput, OutOfMemory, WeightsError
 from pixart_sigma.pipeline.memory.plan import Stage
 
-_CPU_ALLOCATOR = "DefaultCPUAllocator"  # torch's, in the RuntimeError that it raises
+_WORDS = (
+    "DefaultCPUAllocator",  # torch's own on the CPU
+    "Cannot allocate memory",  # the system's, of a file that cannot be mapped
+    "CUDA error: out of memory",  # the driver's, of pinned memory or a context
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN's from version 9 on, of the host's or the device's memory
+    "std::bad_alloc",
+)
+"""What a RuntimeError says that is about memory."""
 REMEDIES: dict[Stage, str] = {
     "text": "--text-encoder streamed",
     "denoise": "a smaller --size, --dtype bfloat16 or fewer --num-images",
@@ -21,24 +30,30 @@ REMEDIES: dict[Stage, str] = {
 
 @contextmanager
 def explained(stage: Stage) -> Iterator[None]:
-    """Within a stage: no memory → OutOfMemory, a full disk → InvalidInput."""
+    """Within a stage: no memory → OutOfMemory, a full disk → InvalidInput.
+
+    Also where loading took it for a broken file's fault, and raised WeightsError from it.
+    """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_shortage(error):
-            raise
-        raise OutOfMemory(
-            f"the memory did not suffice in stage {stage}; give a lower --memory-limit, so that the plan takes less, "
-            f"or {REMEDIES[stage]}"
-        ) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise InvalidInput(
-            f"the disk was full in stage {stage} ({error.filename or 'temporary files'}); free some space, set TMPDIR "
-            "to a folder on another disk, or raise --memory-limit"
-        ) from error
+    except (MemoryError, RuntimeError, OSError, WeightsError) as error:
+        cause = error.__cause__ if isinstance(error, WeightsError) else error
+        if _is_shortage(cause):
+            raise OutOfMemory(
+                f"the memory did not suffice in stage {stage}; give a lower --memory-limit, so that the plan takes "
+                f"less, or {REMEDIES[stage]}"
+            ) from error
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            raise InvalidInput(
+                f"the disk was full in stage {stage} ({cause.filename or 'temporary files'}); free some space, set "
+                "TMPDIR to a folder on another disk, or raise --memory-limit"
+            ) from error
+        raise
 
 
-def _is_shortage(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error)
+def _is_shortage(error: BaseException | None) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)

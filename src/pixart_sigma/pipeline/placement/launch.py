@@ -39,11 +39,12 @@ _STOPPED = {code: number for number in (signal.SIGTERM, signal.SIGINT) for code 
 def announce(line: str) -> None:
     """A line for the user on stderr: from several processes that say the same, once.
 
-    Process 0 writes it. Each leaves it for the launcher, which tells what process 0 did not.
+    Process 0 writes it. Each leaves it for the launcher, which tells what process 0 did not; where no launcher will
+    read it, each writes it.
     """
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(line + "\n")
     note = os.environ.get(_NOTE)
+    if os.environ.get("RANK", "0") == "0" or not note:
+        sys.stderr.write(line + "\n")
     if "RANK" in os.environ and note:
         report = {"message": line, "extraInfo": {"py_callstack": line, "timestamp": str(int(time.time()))}}
         content = {"message": report, _LINE: line}  # torchrun reads the one, `verdict` the other

@@ -54,9 +54,10 @@ class _Visits:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self._device = device
         self._weights = [[*block.parameters(), *block.buffers()] for block in blocks]
-        self._kept = [[_in_host_memory(weight.data, device) for weight in block] for block in self._weights]
-        for index in range(len(self._weights)):
-            self._leave(index)
+        self._kept: list[list[Tensor]] = []
+        for index, block in enumerate(self._weights):
+            self._kept.append([_in_host_memory(weight.data, device) for weight in block])
+            self._leave(index)  # at once: what was copied goes, and host memory never holds all weights twice
         self._visiting: list[int] = []
         self._streams = torch.get_device_module(device)
         self._copies = self._streams.Stream(device)

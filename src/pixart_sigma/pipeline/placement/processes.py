@@ -21,6 +21,8 @@ from pixart_sigma.pipeline.device import resolve_device
 PATIENCE = timedelta(days=2)
 """The others wait while the first one reads a data set. When one fails, its launcher ends the others without this."""
 
+_REMEDY = "start with torchrun, or unset WORLD_SIZE for a single process"
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -72,14 +74,15 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Processes]:
     """`with joined("auto") as processes:` the process group of torchrun's environment, left again at the end.
 
     device: as in a recipe, "auto", "cpu", "cuda"; each process takes the GPU of its local rank. patience: how long a
-    process waits for the others. Raises InvalidInput where the device is absent, the environment is half there, or GPUs
-    are fewer than processes.
+    process waits for the others. Without WORLD_SIZE, or where it is 1, this is a single process, whatever else the
+    environment says. Raises InvalidInput where the device is absent, the environment is half there, or GPUs are fewer
+    than processes.
     """
     world = _from_environment("WORLD_SIZE", 1)
     if world == 1:
         yield Processes(rank=0, world=1, local_rank=0, device=resolve_device(device))
         return
-    rank, local_rank = _from_environment("RANK"), _from_environment("LOCAL_RANK")
+    rank, local_rank = _place_in(world)
     own = _own_device(resolve_device(device), local_rank)
     if own.type == "cuda":
         torch.cuda.set_device(own)
@@ -108,10 +111,24 @@ def _own_device(device: torch.device, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def _place_in(world: int) -> tuple[int, int]:
+    """→ (rank, local rank) of one of several processes, whose environment is seen to be whole."""
+    rank, local_rank = _from_environment("RANK"), _from_environment("LOCAL_RANK")
+    _from_environment("MASTER_PORT")  # torch reads it, and the address
+    if "MASTER_ADDR" not in os.environ:
+        raise InvalidInput(f"the environment variable MASTER_ADDR is not set; {_REMEDY}")
+    if rank >= world:
+        raise InvalidInput(
+            f"the environment variables RANK {rank} and WORLD_SIZE {world} do not fit; {_REMEDY}"
+        )
+    return rank, local_rank
+
+
 def _from_environment(name: str, default: int | None = None) -> int:
     value = os.environ.get(name)
     if value is None and default is not None:
         return default
     if value is None or not value.isdecimal():
-        raise InvalidInput(f"the environment variable {name} is {value}, not a number; start with torchrun")
+        found = "is not set" if value is None else f"is {value!r}, not a number"
+        raise InvalidInput(f"the environment variable {name} {found}; {_REMEDY}")
     return int(value)
