@@ -1,8 +1,11 @@
-"""Autoencoders of diffusers' class, with random weights, for tests that need more than one layout."""
+"""Autoencoders with random weights, for tests that need more than one layout."""
 
 from typing import Any
 
+import torch
 from torch import nn
+
+from pixart_sigma.encoders.kl_autoencoder import AutoencoderConfig, KLAutoencoder
 
 
 def random_autoencoder(
@@ -11,19 +14,16 @@ def random_autoencoder(
     attention: bool = True,
     groups: int = 4,
     **options: Any,
-) -> Any:
-    """An `AutoencoderKL` in eval mode whose norms, too, are random: as made, they are the identity."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(widths),
-        up_block_types=("UpDecoderBlock2D",) * len(widths),
+) -> KLAutoencoder:
+    """In eval mode, in channels-last order as loaded ones, with random norms: as made, they are the identity."""
+    config = AutoencoderConfig(
         block_out_channels=widths,
         layers_per_block=layers,
         norm_num_groups=groups,
         mid_block_add_attention=attention,
         **options,
-    ).eval()
+    )
+    model = KLAutoencoder(config).eval().to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
             nn.init.normal_(module.weight, 1.0, 0.3)
@@ -31,11 +31,11 @@ def random_autoencoder(
     return model
 
 
-def pocket_autoencoder() -> Any:
+def pocket_autoencoder() -> KLAutoencoder:
     """The shape of the package's own."""
     return random_autoencoder((32, 48, 80, 80), attention=False, groups=8)
 
 
-def sdxl_autoencoder() -> Any:
+def sdxl_autoencoder() -> KLAutoencoder:
     """The real shape, 84 million random weights."""
     return random_autoencoder((128, 256, 512, 512), layers=2, groups=32)

@@ -13,6 +13,7 @@ import torch
 from pixart_sigma.allocator import return_freed_memory
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.autoencoder_memory import predict_decode_bytes
+from pixart_sigma.encoders.kl_autoencoder_files import config_content
 from pixart_sigma.encoders.tiling import Tiling
 from random_autoencoders import pocket_autoencoder, sdxl_autoencoder
 
@@ -50,7 +51,7 @@ def main(
     autoencoder.decode(latents)
     done = True
     watcher.join()
-    predicted = predict_decode_bytes(dict(model.config), *size, model.dtype.itemsize, tiling)  # type: ignore[misc]
+    predicted = predict_decode_bytes(config_content(model.config), *size, model.dtype.itemsize, tiling)  # type: ignore[misc]
     print(json.dumps({"peak": peak - before, "predicted": predicted}))
 
 

@@ -7,6 +7,8 @@ import torch
 from comparison import relative_error
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.autoencoder_memory import least_decode_bytes, predict_decode_bytes
+from pixart_sigma.encoders.blended_tiles import OVERLAP, decode_blended, encode_blended
+from pixart_sigma.encoders.kl_autoencoder_files import config_content
 from pixart_sigma.encoders.tiling import Tiling
 from pixart_sigma.errors import InvalidInput
 
@@ -23,7 +25,7 @@ def test_latents_are_shifted_and_scaled_means(autoencoder: Autoencoder) -> None:
     pixels = torch.rand(2, 3, 32, 48) * 2 - 1
     latents = autoencoder.encode(pixels)
     assert latents.shape == (2, 4, 4, 6)
-    mean = autoencoder.model.encode(pixels).latent_dist.mean
+    mean = autoencoder.model.encode(pixels)[0]
     assert relative_error(latents, (mean - 0.25) * 0.5) <= 1e-6
 
 
@@ -32,7 +34,7 @@ def test_decoding_undoes_the_scaling(autoencoder: Autoencoder) -> None:
     unscaled = torch.randn(1, 4, 4, 6)
     pixels = autoencoder.decode((unscaled - 0.25) * 0.5)
     assert pixels.shape == (1, 3, 32, 48)
-    assert relative_error(pixels, autoencoder.model.decode(unscaled).sample) <= 1e-5
+    assert relative_error(pixels, autoencoder.model.decode(unscaled)) <= 1e-5
 
 
 def test_latent_scale_is_that_of_the_model(autoencoder: Autoencoder) -> None:
@@ -57,9 +59,9 @@ def test_exact_tiling_changes_no_picture(
 def test_fast_tiling_differs_and_leaves_a_shared_model_as_it_is(autoencoder: Autoencoder) -> None:
     model = autoencoder.model
     before = copy.copy(vars(model))
-    latents, pixels = torch.randn(1, 4, 40, 36), torch.rand(1, 3, 320, 288) * 2 - 1
-    config = dict(model.config)
-    least = least_decode_bytes(config, 320, 288, 4, "fast")
+    latents, pixels = torch.randn(1, 4, 64, 56), torch.rand(1, 3, 512, 448) * 2 - 1
+    config = config_content(model.config)
+    least = least_decode_bytes(config, 512, 448, 4, "fast")
     tiled = Autoencoder(model, Tiling("fast", least))
     decoded, encoded = tiled.decode(latents), tiled.encode(pixels)
     assert vars(model) == before
@@ -72,11 +74,28 @@ def test_fast_tiling_differs_and_leaves_a_shared_model_as_it_is(autoencoder: Aut
     assert torch.equal(Autoencoder(model, Tiling("fast")).decode(latents), autoencoder.decode(latents))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(40, 36), (33, 20), (8, 70)])
+def test_tiles_are_laid_and_blended_as_diffusers_does_it(
+    autoencoder: Autoencoder, tiny_folder: Path, height: int, width: int
+) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    theirs = AutoencoderKL.from_pretrained(tiny_folder / "vae", local_files_only=True)
+    theirs.enable_tiling()
+    theirs.tile_latent_min_size, theirs.tile_sample_min_size, theirs.tile_overlap_factor = 16, 128, OVERLAP
+    latents, pixels = torch.randn(1, 4, height, width), torch.rand(1, 3, 8 * height, 8 * width) * 2 - 1
+    decoded = decode_blended(autoencoder.model, latents, 16)
+    assert relative_error(decoded, theirs.decode(latents, return_dict=False)[0]) <= 1e-5
+    encoded = encode_blended(autoencoder.model, pixels, 16)
+    assert relative_error(encoded, theirs.encode(pixels).latent_dist.mode()) <= 1e-5
+
+
 @pytest.mark.parametrize("method", ["exact", "fast"])
 def test_a_batch_is_refused_when_its_pixels_leave_too_little(
     autoencoder: Autoencoder, tmp_path: Path, method: str
 ) -> None:
-    config = dict(autoencoder.model.config)
+    config = config_content(autoencoder.model.config)
     spill = tmp_path if method == "exact" else None
     limits = [least_decode_bytes(config, 320, 256, 4, method, num_images=count) for count in (1, 2)]  # type: ignore[arg-type]
     assert limits[1] - limits[0] == 2 * 320 * 256 * 3 * 4

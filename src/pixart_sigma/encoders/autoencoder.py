@@ -1,26 +1,27 @@
-"""Pixels ↔ latents, with diffusers' AutoencoderKL.
+"""Pixels ↔ latents, with their scale, whole or taken apart.
 
 Legend: B images, H, W pixels, h, w latents (H / 8, W / 8), C latent channels.
 Knows nothing of diffusion. Latents outside this file are scaled, so that their spread is about one.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from pixart_sigma.encoders.autoencoder_memory import fitting_tile, kept_bytes, limit_of_one
 from pixart_sigma.encoders.blended_tiles import decode_blended, encode_blended
-from pixart_sigma.encoders.pretrained import load_strictly
+from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
+from pixart_sigma.encoders.kl_autoencoder_files import load_autoencoder
 from pixart_sigma.encoders.strips.coding import OnProgress, decode_in_strips, encode_in_strips
 from pixart_sigma.encoders.tiling import Tiling
 
 
 class Autoencoder:
-    """A diffusers `AutoencoderKL` with its scaling."""
+    """A `KLAutoencoder` with its scaling."""
 
-    def __init__(self, model: Any, tiling: Tiling | None = None) -> None:
+    def __init__(self, model: KLAutoencoder, tiling: Tiling | None = None) -> None:
         """tiling: how pictures are taken apart; None takes them as a whole. The model may be another's too."""
         self.model = model
         self.tiling = tiling
@@ -32,9 +33,7 @@ class Autoencoder:
         cls, folder: Path | str, dtype: torch.dtype = torch.float32, tiling: Tiling | None = None
     ) -> Self:
         """A pipeline folder with `vae/` → Autoencoder in eval mode on the CPU. Raises WeightsError."""
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-        return cls(load_strictly(AutoencoderKL, Path(folder) / "vae", torch_dtype=dtype), tiling)
+        return cls(load_autoencoder(Path(folder) / "vae", dtype), tiling)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the model."""
@@ -53,7 +52,7 @@ class Autoencoder:
         """
         pixels = pixels.to(self.model.dtype)
         if self.tiling is None:
-            mean = self.model.encode(pixels).latent_dist.mode()
+            mean, _ = self.model.encode(pixels)
         else:
             mean = torch.cat([self._encode_tiled(one, self.tiling) for one in pixels.split(1)])
         return (mean - self.shift_factor) * self.scaling_factor
@@ -65,7 +64,7 @@ class Autoencoder:
         """
         unscaled = latents.to(self.model.dtype) / self.scaling_factor + self.shift_factor
         if self.tiling is None:
-            return self.model.decode(unscaled, return_dict=False)[0]
+            return self.model.decode(unscaled)
         count, _, height, width = unscaled.shape
         kept = kept_bytes(self.model, height, width, count)
         if count == 1:

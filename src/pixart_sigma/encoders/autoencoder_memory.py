@@ -9,28 +9,24 @@ a whole one in whichever the process is in.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from pixart_sigma.encoders.blended_tiles import TILE_SIDES, tile_sizes
+from pixart_sigma.encoders.blended_tiles import OVERLAP, TILE_SIDES, tile_sizes
+from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
+from pixart_sigma.encoders.kl_autoencoder_files import empty_autoencoder
 from pixart_sigma.encoders.strips.coding import least_decode, plan_decode
 from pixart_sigma.encoders.strips.layout import decoder_layers
 from pixart_sigma.encoders.strips.operations import unfolds
-from pixart_sigma.encoders.strips.plan import MIB, Step
+from pixart_sigma.encoders.strips.plan import FP32_BYTES, MIB, Step
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod
 from pixart_sigma.errors import InvalidInput
 
 NO_LIMIT = sys.maxsize
 
 _CPU = torch.device("cpu")
-
-_ONEDNN_CHANNELS = 16
-"""oneDNN rounds channels up to a multiple of this in its own order of a tensor (nChw16c)."""
-
-_COPIED_TWICE = 128
-"""Channels from which a 1 × 1 convolution in bf16 takes another copy of its input: measured, not documented."""
 
 
 def predict_decode_bytes(
@@ -99,7 +95,7 @@ def spilled_decode_bytes(
     return plan_decode(model, *latents, limit_bytes=limit, may_spill=True, device=device).spilled_bytes
 
 
-def kept_bytes(model: Any, height: int, width: int, num_images: int) -> int:
+def kept_bytes(model: KLAutoencoder, height: int, width: int, num_images: int) -> int:
     """Pixels of a whole batch, which lie beside the picture that is being decoded; a single one is counted there."""
     return num_images * _picture_bytes(model, height, width) if num_images > 1 else 0
 
@@ -109,7 +105,7 @@ def limit_of_one(tiling: Tiling, kept: int) -> int:
     return NO_LIMIT if tiling.limit_bytes is None else tiling.limit_bytes - kept
 
 
-def fitting_tile(model: Any, height: int, width: int, limit_bytes: int, device: torch.device) -> int:
+def fitting_tile(model: KLAutoencoder, height: int, width: int, limit_bytes: int, device: torch.device) -> int:
     """Latents (height, width) → the side of the largest tile, in latents, that keeps within limit_bytes.
 
     Raises InvalidInput if none does.
@@ -125,7 +121,7 @@ def fitting_tile(model: Any, height: int, width: int, limit_bytes: int, device: 
     )
 
 
-def blends(model: Any, height: int, width: int, tiling: Tiling | None, device: torch.device) -> bool:
+def blends(model: KLAutoencoder, height: int, width: int, tiling: Tiling | None, device: torch.device) -> bool:
     """Whether a picture of latents (height, width) is decoded in blended tiles, and so not exactly.
 
     One that is no larger than a tile is decoded whole. Raises InvalidInput for a limit that cannot be met.
@@ -135,129 +131,77 @@ def blends(model: Any, height: int, width: int, tiling: Tiling | None, device: t
     return fitting_tile(model, height, width, limit_of_one(tiling, 0), device) < max(height, width)
 
 
-def blended_bytes(model: Any, height: int, width: int, tile_side: int, device: torch.device) -> int:
-    """The peak of `decode_blended` for latents (height, width).
-
-    diffusers keeps all decoded tiles, overlaps included; beside them is first a tile as it is decoded, and then, when
-    they are joined, the picture twice: in rows and as a whole.
+def blended_bytes(model: KLAutoencoder, height: int, width: int, tile_side: int, device: torch.device) -> int:
+    """The peak of `decode_blended` for latents (height, width): a tile as it is decoded, beside the picture, the lower
+    edges of two rows of tiles, and the right one of a tile.
     """
     if height <= tile_side and width <= tile_side:
         return whole_bytes(model, height, width, device)
     heights, widths = tile_sizes(height, tile_side), tile_sizes(width, tile_side)
-    tiles = _picture_bytes(model, sum(heights), sum(widths))
+    overlap = int(OVERLAP * tile_side)
+    edges = 2 * _picture_bytes(model, overlap, sum(widths)) + _picture_bytes(model, max(heights), overlap)
     decoding = whole_bytes(model, max(heights), max(widths), device)
-    return tiles + max(decoding, 2 * _picture_bytes(model, height, width))
+    return _picture_bytes(model, height, width) + edges + decoding
 
 
-def whole_bytes(model: Any, height: int, width: int, device: torch.device) -> int:
-    """The peak of diffusers' own decoder for latents (height, width).
+def whole_bytes(model: KLAutoencoder, height: int, width: int, device: torch.device) -> int:
+    """The peak of the whole decoder for latents (height, width).
 
-    Not an upper bound but a count, step by step, of the activations that exist at once: what the decoder still refers
-    to, what the layer reads and gives, and what a convolution copies. With SDXL's autoencoder in fp32 it comes when
-    the last upsampling is convolved: the block's input (512 channels at half the size), the layer's (256 at half the
-    size), and in full size what was upsampled, its copy for oneDNN, and oneDNN's result (256 each): 960 values a pixel.
+    Not an upper bound but a count, step by step, of the activations that exist at once: what the layer was given, what
+    it reads and gives. With SDXL's autoencoder it comes at the first convolution in full size: the block's input and
+    that normalised (256 channels each), and the convolution's result (128): 640 values a pixel.
     """
     counting = _Counting(model.dtype, device)
-    steps = [layer.step for layer in decoder_layers(model, height, width)]
-    return max(counting.held(steps, index) + max(counting.moments(step)) for index, step in enumerate(steps))
+    return max(max(counting.moments(layer.step)) for layer in decoder_layers(model, height, width))
 
 
 class _Counting:
-    """What diffusers' decoder has in memory beside the weights."""
+    """What the decoder has in memory beside the weights. In channels-last order a convolution copies nothing."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype, self.on_cpu = dtype, device.type == "cpu"
+        self.dtype = dtype
         self.unfolds = unfolds(device, dtype)
-
-    def held(self, steps: Sequence[Step], index: int) -> int:
-        """The input of a block of several layers, as long as the block runs, if no layer of it counts it."""
-        first = index
-        while first > 0 and _block(steps[first - 1]) == _block(steps[index]):
-            first -= 1
-        # The first convolution of the first residual block reads it, and the second one adds it.
-        counted = index == first or (index == first + 1 and steps[first].keeps_input)
-        return 0 if counted else self._reads(steps[first])
 
     def moments(self, step: Step) -> list[int]:
         """What a step has in memory at the moments that can be its highest."""
-        reads, gives = self._reads(step), self._gives(step)
-        convolving = self._convolving(step, reads, gives)
+        reads = self._bytes(step.in_height, step.in_width, step.in_channels)
+        gives = self._bytes(step.height, step.width, step.channels)
+        convolving = gives + (9 * reads if self.unfolds else 0)
         if step.kind == "attend":
-            return [
-                reads * 8
-            ]  # its input twice, normalised, queries, keys, values, their result, and projected
+            # Its input, that normalised, queries, keys, values, their result, that projected, and the sum.
+            return [8 * reads]
         if step.kind == "upsample":
-            upsampled = 4 * reads
-            return [reads + upsampled + self._convolving(step, upsampled, gives)]
-        if step.keeps_input:
-            return [3 * reads, 2 * reads + convolving]  # itself, normalised, activated
+            # Its input, padded, and a part of that; a quarter of the result by itself. The kernels in fp32, halved.
+            kernels = 29 * step.in_channels * step.channels * FP32_BYTES
+            return [3 * reads + convolving + gives // 4 + kernels]
+        if step.keeps_input or step.is_last:
+            return [2 * reads + convolving]  # itself and normalised
         if step.added_channels:
             added = self._bytes(step.height, step.width, step.added_channels)
-            sums = added + 3 * gives  # the sum is made, and then divided by one
-            moments = [added + 2 * reads, added + reads + convolving, sums]
-            if step.has_shortcut:
-                moments += [added + gives + self._projecting(step, added, gives), sums + gives]
-            return moments
-        return [2 * reads, reads + convolving]
-
-    def _convolving(self, step: Step, reads: int, gives: int) -> int:
-        """The result of a 3 × 3 convolution, and what it copies."""
-        if self.unfolds:
-            return 9 * reads + gives
-        if not self.on_cpu:
-            return gives
-        # oneDNN wants its own order of the values, of the kernel and of the result, which is then copied back.
-        ordered = self._bytes(step.height, step.width, _rounded_up(step.channels, _ONEDNN_CHANNELS))
-        kernel = 9 * step.in_channels * step.channels * self.dtype.itemsize
-        return max(reads + kernel + ordered, ordered + gives)
-
-    def _projecting(self, step: Step, reads: int, gives: int) -> int:
-        """The result of a 1 × 1 convolution. In fp32 it is a matrix product; in bf16 oneDNN copies its input, and
-        wide ones twice.
-        """
-        if not (self.on_cpu and self.dtype == torch.bfloat16):
-            return gives
-        return gives + reads * (2 if step.added_channels >= _COPIED_TWICE else 1)
-
-    def _reads(self, step: Step) -> int:
-        return self._bytes(step.in_height, step.in_width, step.in_channels)
-
-    def _gives(self, step: Step) -> int:
-        return self._bytes(step.height, step.width, step.channels)
+            moments = [added + 2 * reads, added + reads + convolving]
+            return [*moments, added + 2 * gives] if step.has_shortcut else moments
+        return [reads + convolving]
 
     def _bytes(self, height: int, width: int, channels: int) -> int:
         return height * width * channels * self.dtype.itemsize
 
 
-def _block(step: Step) -> str:
-    """decoder.up_blocks.2.resnets.0.conv1 → up_blocks.2; decoder.conv_out → conv_out."""
-    _, block, *rest = step.name.split(".")
-    return f"{block}.{rest[0]}" if block == "up_blocks" else block
-
-
-def _picture_bytes(model: Any, height: int, width: int) -> int:
+def _picture_bytes(model: KLAutoencoder, height: int, width: int) -> int:
     """Latents (height, width) → the bytes of the picture's pixels."""
     area = height * width * _latent_scale(model) ** 2
     return int(area * model.config.out_channels * model.dtype.itemsize)
 
 
-def _latent_scale(model: Any) -> int:
+def _latent_scale(model: KLAutoencoder) -> int:
     return int(2 ** (len(model.config.block_out_channels) - 1))
 
 
 def _shapes(
     config: Mapping[str, Any], height: int, width: int, dtype_bytes: int
-) -> tuple[Any, tuple[int, int]]:
+) -> tuple[KLAutoencoder, tuple[int, int]]:
     """→ (the model on the meta device, the latents' height and width)."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    with torch.device("meta"):
-        model = AutoencoderKL.from_config(dict(config))
-    # Not its own `to`, which warns of dtypes that matter where there are values.
-    torch.nn.Module.to(model, {4: torch.float32, 2: torch.bfloat16}[dtype_bytes])
+    model = empty_autoencoder(config, "vae/config.json").to(
+        {4: torch.float32, 2: torch.bfloat16}[dtype_bytes]
+    )
     scale = _latent_scale(model)
     return model, (height // scale, width // scale)
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -1,4 +1,4 @@
-"""Strict loading of other libraries' models from a local folder: safetensors only, nothing missing, no
+"""Strict loading of transformers' models and tokenizers from a local folder: safetensors only, nothing missing, no
 downloads.
 
 Knows nothing of what the models compute.
@@ -16,7 +16,7 @@ LONGEST_SHOWN = 200
 
 
 def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
-    """A diffusers or transformers model class and a folder with config.json and .safetensors → the model, in
+    """A transformers model class and a folder with config.json and .safetensors → the model, in
     eval mode.
 
     Never unpickles. Raises WeightsError if a file is missing or corrupt or if any tensor lacks or does not
@@ -28,11 +28,10 @@ def load_strictly(model_class: Any, folder: Path, **options: Any) -> Any:
         raise WeightsError(
             f"{folder} has no .safetensors file (pickled weights are never read); convert or fetch them"
         )
-    if model_class.__module__.startswith("transformers."):
-        # Else config.json might name a kernel on the Hub, which is code and would be fetched and run.
-        options = {"attn_implementation": "sdpa"} | options
+    # Else config.json might name a kernel on the Hub, which is code and would be fetched and run.
+    options = {"attn_implementation": "sdpa"} | options
     try:
-        with _quiet(model_class):
+        with _quiet():
             model, report = model_class.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
             )
@@ -105,12 +104,10 @@ def _printable(name: str) -> str:
 
 
 @contextmanager
-def _quiet(model_class: Any) -> Iterator[None]:
-    """No progress bars and no loading reports of the library that owns the class: we report, in one line."""
-    if model_class.__module__.startswith("transformers."):
-        from transformers.utils import logging
-    else:
-        from diffusers.utils import logging
+def _quiet() -> Iterator[None]:
+    """No progress bars and no loading reports: we report, in one line."""
+    from transformers.utils import logging
+
     verbosity = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

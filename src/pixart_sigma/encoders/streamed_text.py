@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from pixart_sigma.encoders.block_copies import BlockCopies
 from pixart_sigma.encoders.t5 import Block, Encoded, T5Encoder, attention_bias
-from pixart_sigma.encoders.t5_files import cast, empty_t5, find_tensors, mapped_tensors
+from pixart_sigma.encoders.t5_files import cast, empty_t5, find_t5_tensors
+from pixart_sigma.encoders.weight_files import Place, mapped_tensors
 
 _EMBEDDINGS = "shared.weight"
 _FINAL_NORM = "encoder.final_layer_norm.weight"
@@ -41,21 +42,21 @@ class StreamedT5:
     config, dtype, device and what a call returns are that model's.
     """
 
-    def __init__(self, model: T5Encoder, files: Mapping[str, Path], dtype: torch.dtype) -> None:
-        """model: on the meta device, of which the modules are used and no weights. files: where each of its tensors
+    def __init__(self, model: T5Encoder, places: Mapping[str, Place], dtype: torch.dtype) -> None:
+        """model: on the meta device, of which the modules are used and no weights. places: where each of its tensors
         is. `open` makes both from a folder.
         """
         self.config = model.config
         self.dtype = dtype
         self.device = torch.device("cpu")
-        self._files = files
+        self._places = places
         with torch.device("meta"):
             self._block = Block(model.config).eval()
         self._final_norm = model.encoder.final_layer_norm
         # Cloned, so that nothing is left mapped between calls.
         self._kept = {
             name: cast(name, tensor, dtype).clone()
-            for name, tensor in mapped_tensors(files, [_FINAL_NORM, _POSITIONS]).items()
+            for name, tensor in mapped_tensors(places, [_FINAL_NORM, _POSITIONS]).items()
         }
 
     @classmethod
@@ -66,7 +67,7 @@ class StreamedT5:
         tensor lacks or does not fit.
         """
         model = empty_t5(folder)
-        return cls(model, find_tensors(folder, model), dtype)
+        return cls(model, find_t5_tensors(folder, model), dtype)
 
     @property
     def weight_bytes(self) -> int:
@@ -114,7 +115,7 @@ class StreamedT5:
 
     def _look_up(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """Only the rows that are asked for are read."""
-        table = mapped_tensors(self._files, [_EMBEDDINGS])[_EMBEDDINGS]
+        table = mapped_tensors(self._places, [_EMBEDDINGS])[_EMBEDDINGS]
         return [F.embedding(ids.cpu(), table).to(self.dtype).to(self.device) for ids in batches]
 
     def _blocks(self) -> Iterator[dict[str, Tensor]]:
@@ -149,7 +150,7 @@ class StreamedT5:
     def _fetched(self, number: int) -> dict[str, Tensor]:
         """A block's weights, mapped, after a look at each page."""
         prefix = f"encoder.block.{number}."
-        mapped = mapped_tensors(self._files, [prefix + name for name in self._block.state_dict()])
+        mapped = mapped_tensors(self._places, [prefix + name for name in self._block.state_dict()])
         for tensor in mapped.values():
             tensor.flatten().view(torch.uint8)[:: mmap.PAGESIZE].numpy().max()
         return {name.removeprefix(prefix): tensor for name, tensor in mapped.items()}

@@ -34,6 +34,11 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
 
 
+def _embedding(num: int, width: int) -> nn.Embedding:
+    """Without values yet: to draw them on the meta device, torch would import its compiler, which takes a second."""
+    return nn.Embedding(num, width, _weight=torch.empty(num, width))
+
+
 class RMSNorm(nn.Module):
     """Scaled to a mean square of one, which is computed in fp32; no shift."""
 
@@ -129,7 +134,7 @@ class Blocks(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         # The first block owns the table that all of them use.
-        self.block[0].layer[0].SelfAttention.relative_attention_bias = nn.Embedding(
+        self.block[0].layer[0].SelfAttention.relative_attention_bias = _embedding(
             config.relative_attention_num_buckets, config.num_heads
         )
         self.final_layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
@@ -153,12 +158,15 @@ class Encoded:
 
 
 class T5Encoder(nn.Module):
-    """In the place of a transformers `T5EncoderModel`: what is used of it has the same names."""
+    """In the place of a transformers `T5EncoderModel`: what is used of it has the same names.
+
+    As made, its embeddings have no values: `initialise_weights`, or load some.
+    """
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
-        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.shared = _embedding(config.vocab_size, config.d_model)
         self.encoder = Blocks(config)
 
     @torch.no_grad()

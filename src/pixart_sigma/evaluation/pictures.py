@@ -81,8 +81,8 @@ def pipeline_digest(pipeline: TextToImage) -> str:
     configurations = [
         repr(pipeline.transformer.config),
         sorted(pipeline.scheduler_config.items()),
-        sorted(pipeline.autoencoder.model.config.items()),
-        pipeline.text_encoder.model.config.to_diff_dict(),
+        repr(pipeline.autoencoder.model.config),
+        repr(pipeline.text_encoder.model.config),
     ]
     return hashlib.blake2b(f"{weights} {configurations}".encode(), digest_size=6).hexdigest()
 

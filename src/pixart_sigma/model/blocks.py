@@ -22,6 +22,15 @@ def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(tokens, (tokens.shape[-1],), eps=NORM_EPSILON) * (1 + scale) + shift
 
 
+def modulation_table(num_rows: int, width: int) -> nn.Parameter:
+    """Fresh rows (num_rows, D) with a standard deviation of 1 / sqrt(D), as DiT has them."""
+    table = nn.Parameter(torch.empty(num_rows, width))
+    # For a table of no values torch would import its compiler, which takes a second.
+    if not table.is_meta:
+        nn.init.normal_(table, std=width**-0.5)
+    return table
+
+
 class GeluProjection(nn.Module):
     """Linear, then tanh-GELU; a module of its own for the sake of the name `ff.net.0.proj`."""
 
@@ -54,7 +63,7 @@ class TransformerBlock(nn.Module):
         self.attn1 = SelfAttention(config, compressed)
         self.attn2 = CrossAttention(config)
         self.ff = FeedForward(config.width)
-        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
+        self.scale_shift_table = modulation_table(6, config.width)
 
     def modulation(self, shared_rows: Tensor) -> Tensor:
         """The rows all blocks share (S, 6, D) → this block's rows (S, 6, D)."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.model.blocks import TransformerBlock, modulated_norm
+from pixart_sigma.model.blocks import TransformerBlock, modulated_norm, modulation_table
 from pixart_sigma.model.conditions import CaptionLayout
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.embeddings import (
@@ -42,7 +42,7 @@ class PixArtLayers(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             self.block_class(config, compressed=index in compressed) for index in range(config.num_layers)
         )
-        self.scale_shift_table = nn.Parameter(torch.randn(2, config.width) / config.width**0.5)
+        self.scale_shift_table = modulation_table(2, config.width)
         self.proj_out = nn.Linear(config.width, config.patch_size**2 * config.out_channels)
 
     @property

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.kl_autoencoder_files import empty_autoencoder
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
 from pixart_sigma.errors import InvalidInput, WeightsError
@@ -178,14 +179,11 @@ def outline_parts(folders: PipelineFolders, *, adapted: bool = False) -> Parts:
 
     adapted: LoRAs will be merged. Raises WeightsError for a misfit, and for files that are missing or broken.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     checkpoint = read_checkpoint(folders.transformer)
     with torch.device("meta"):
         transformer = PixArtTransformer(checkpoint.config)
-        autoencoder = Autoencoder(
-            AutoencoderKL.from_config(read_json(folders["vae"] / "vae" / "config.json"))
-        )
+    vae = folders["vae"] / "vae" / "config.json"
+    autoencoder = Autoencoder(empty_autoencoder(read_json(vae), vae))
     text_encoder: Any = SimpleNamespace(width=text_encoder_width(folders))
     return Parts(
         text_encoder,

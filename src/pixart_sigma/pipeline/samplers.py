@@ -131,17 +131,27 @@ def make_scheduler(sampler: str, config: Mapping[str, Any], profile: Profile = D
     Raises InvalidInput for an unknown name, WeightsError for a configuration that makes no scheduler.
     """
     chosen = find_sampler(sampler)
+    fractional = profile.fractional_timesteps and sampler == DEFAULT_SAMPLER
+    if sampler == DEFAULT_SAMPLER:
+        from pixart_sigma.diffusion.dpm_solver import DPMSolver
+
+        try:
+            return DPMSolver.from_config(config, fractional_timesteps=fractional)
+        except (TypeError, ValueError) as error:
+            if fractional:
+                raise _makes_none("DPMSolver", error) from error
+            # What is configured to be another solver is left to diffusers, whose import takes seconds.
     scheduler_class = getattr(import_module(chosen.module), chosen.class_name)
     # What another class saved of itself would only provoke a warning.
     known = inspect.signature(scheduler_class.__init__).parameters
     settings = {key: value for key, value in config.items() if key in known} | dict(chosen.settings)
     try:
-        if profile.fractional_timesteps and sampler == DEFAULT_SAMPLER:
-            from pixart_sigma.pipeline.official_solver import make_official_solver
-
-            return make_official_solver(settings)
         return scheduler_class.from_config(settings)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"scheduler_config.json does not make a {chosen.class_name} ({error}); fetch or export it again"
-        ) from error
+        raise _makes_none(chosen.class_name, error) from error
+
+
+def _makes_none(class_name: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"scheduler_config.json does not make a {class_name} ({error}); fetch or export it again"
+    )

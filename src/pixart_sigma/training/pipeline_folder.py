@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import nn
 
+from pixart_sigma.diffusion.dpm_solver import DPMSolver
+from pixart_sigma.encoders import kl_autoencoder_files, t5_files
+from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
 from pixart_sigma.encoders.t5 import T5Encoder
-from pixart_sigma.encoders.t5_files import CONFIG_FILE, WEIGHTS_FILE, config_content
 from pixart_sigma.encoders.tokenizer import Tokenizer
+from pixart_sigma.encoders.weight_files import CONFIG_FILE
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.config import class_entry
@@ -22,29 +28,37 @@ from pixart_sigma.weights.folder import caption_entries, read_json
 from pixart_sigma.weights.transformer import save_transformer
 
 
-def build_scheduler(prediction_type: str) -> Any:
+def build_scheduler(prediction_type: str) -> DPMSolver:
     """DPM-Solver++(2M) over the schedule of training, told what the model predicts."""
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    return DPMSolver(prediction_type=prediction_type)
 
-    return DPMSolverMultistepScheduler(
-        num_train_timesteps=1000,
-        beta_start=1e-4,
-        beta_end=0.02,
-        beta_schedule="linear",
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        prediction_type=prediction_type,
-    )
+
+def write_scheduler(scheduler: DPMSolver, folder: Path) -> None:
+    """A folder that diffusers' `DPMSolverMultistepScheduler` opens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"_class_name": "DPMSolverMultistepScheduler", **scheduler.config}
+    with written_whole(folder / "scheduler_config.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def write_text_encoder(model: T5Encoder, folder: Path) -> None:
     """A folder that transformers' `T5EncoderModel` opens, in the model's own dtype."""
+    _write_part(folder, t5_files.WEIGHTS_FILE, model, t5_files.config_content(model))
+
+
+def write_autoencoder(model: KLAutoencoder, folder: Path) -> None:
+    """A folder that diffusers' `AutoencoderKL` opens, in the model's own dtype."""
+    content = kl_autoencoder_files.config_content(model.config)
+    _write_part(folder, kl_autoencoder_files.WEIGHTS_FILE, model, content)
+
+
+def _write_part(folder: Path, weights_file: str, model: nn.Module, config: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    with written_whole(folder / WEIGHTS_FILE) as temporary:
+    with written_whole(folder / weights_file) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     with written_whole(folder / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(config_content(model), indent=2, sort_keys=True) + "\n", "utf-8")
+        temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -72,13 +86,11 @@ def write_pipeline(
     transformer was trained with. diffusers opens the folder, with its α class where the transformer is like α's; if the
     transformer has what diffusers' has not (compression, QK norm), only after importing integrations/diffusers.
     """
-    import diffusers
-
     folder.mkdir(parents=True, exist_ok=True)
     save_transformer(transformer, folder / "transformer", max_shard_size)
     write_text_encoder(text_encoder, folder / "text_encoder")
     write_tokenizer(tokenizer, folder / "tokenizer")
-    build_scheduler(prediction_type).save_pretrained(folder / "scheduler")
+    write_scheduler(build_scheduler(prediction_type), folder / "scheduler")
     if vae.resolve() != (folder / "vae").resolve():
         shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
     config = read_json(folder / "vae" / "config.json")
@@ -89,7 +101,7 @@ def write_pipeline(
             )
     index = {
         **caption_entries(caption_length, micro_conditioning=transformer.config.micro_conditioning),
-        "_diffusers_version": diffusers.__version__,
+        "_diffusers_version": version("diffusers"),
         "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
         "text_encoder": ["transformers", "T5EncoderModel"],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],

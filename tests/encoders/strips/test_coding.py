@@ -1,11 +1,10 @@
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from comparison import relative_error
 from peaks import peak_allocated
@@ -17,7 +16,7 @@ from pixart_sigma.encoders.strips.coding import (
     plan_encode,
 )
 from pixart_sigma.encoders.strips.plan import MIB
-from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.errors import InvalidInput
 from random_autoencoders import random_autoencoder, sdxl_autoencoder
 
 KIB = 1024
@@ -33,12 +32,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 def decoded(model: Any, latents: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.decode(latents).sample
+        return model.decode(latents)
 
 
 def encoded(model: Any, pixels: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.encode(pixels).latent_dist.mode()
+        return model.encode(pixels)[0]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -168,31 +167,6 @@ def test_latents_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_a_picture_that_leaves_no_latent_is_refused() -> None:
     with pytest.raises(InvalidInput, match="40x3 is too small"):
         encode_in_strips(random_autoencoder(), torch.zeros(1, 3, 3, 40), limit_bytes=PLENTY)
-
-
-def set_kernel(model: Any) -> None:
-    model.decoder.conv_in = nn.Conv2d(4, 16, 5, padding=2)
-
-
-def wrap_attention(model: Any) -> None:
-    model.decoder.mid_block.attentions[0].to_q = nn.Sequential(model.decoder.mid_block.attentions[0].to_q)
-
-
-def set_activation(model: Any) -> None:
-    model.decoder.up_blocks[1].resnets[0].nonlinearity = nn.GELU()
-
-
-@pytest.mark.parametrize(
-    ("change", "place"),
-    [(set_kernel, "conv_in"), (wrap_attention, "attentions.0"), (set_activation, "up_blocks.1.resnets.0")],
-)
-def test_an_unknown_layout_is_refused(change: Callable[[Any], None], place: str) -> None:
-    model = random_autoencoder()
-    change(model)
-    with pytest.raises(WeightsError, match=rf"{place} is not .* without a memory limit"):
-        decode_in_strips(model, torch.zeros(1, 4, 4, 4), limit_bytes=PLENTY)
-    with pytest.raises(WeightsError, match="is not of the class AutoencoderKL"):
-        decode_in_strips(nn.Linear(1, 1), torch.zeros(1, 4, 4, 4), limit_bytes=PLENTY)
 
 
 def test_a_plan_needs_shapes_only() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pixart_sigma.benchmark.inference.scenarios import Part, Scenario, Shapes
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH
 from pixart_sigma.model import PixArtTransformer
-from pixart_sigma.training.pipeline_folder import build_scheduler
+from pixart_sigma.training.pipeline_folder import build_scheduler, write_scheduler
 from pixart_sigma.weights.config import config_content
 
 SHARD_BYTES = 2**30
@@ -70,7 +70,7 @@ class RandomPipeline:
         elif part == "tokenizer":
             _write_tokenizer(folder, shapes)
         else:
-            build_scheduler("epsilon").save_pretrained(folder)
+            write_scheduler(build_scheduler("epsilon"), folder)
 
 
 def _shape_of(part: Part, shapes: Shapes) -> object:

@@ -148,7 +148,7 @@ def _decode_in_default_format(autoencoder: Autoencoder) -> None:
     autoencoder.model.to(memory_format=torch.contiguous_format)
     decode = autoencoder.model.decode
 
-    def decode_contiguous(latents: Tensor, **options: Any) -> Any:
-        return decode(latents.contiguous(memory_format=torch.contiguous_format), **options)
+    def decode_contiguous(latents: Tensor) -> Tensor:
+        return decode(latents.contiguous(memory_format=torch.contiguous_format))
 
-    autoencoder.model.decode = decode_contiguous
+    autoencoder.model.decode = decode_contiguous  # type: ignore[method-assign]

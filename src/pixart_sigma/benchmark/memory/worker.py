@@ -24,8 +24,9 @@ from pixart_sigma.encoders.autoencoder_memory import predict_decode_bytes
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.tiling import Tiling, find_spill_folder
 from pixart_sigma.pipeline.device import DTYPES
-from pixart_sigma.pipeline.memory.run import Setup, carry_out, import_parts, plan_generation
+from pixart_sigma.pipeline.memory.run import Setup, carry_out, import_libraries, plan_generation
 from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
 
@@ -35,7 +36,9 @@ Done = tuple[dict[str, Tensor], int | None]
 
 
 def _load(arguments: Arguments) -> None:
-    import_parts()
+    (scenario,) = choose([arguments["scenario"]], arguments["device"])
+    way = next(way for way in scenario.ways if way.name == arguments["way"])
+    import_libraries(way.text_hold, DEFAULT_SAMPLER)
 
 
 def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:

@@ -152,7 +152,7 @@ def _encode(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> NDArray[np.f
     pixels = to_pixels(images, model.device)
     # bf16 halves the time; its rounding is far below the autoencoder's own error.
     with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
-        mean = model.encode(pixels).latent_dist.mode()
+        mean, _ = model.encode(pixels)
     latents: NDArray[np.float16] = mean.to(torch.float16).cpu().numpy().astype("<f2", copy=False)
     return latents
 

@@ -6,7 +6,7 @@ while it writes, and activations live as a whole in planes, in memory or in temp
 
 | file | holds |
 |---|---|
-| `layout.py` | a diffusers autoencoder → the list of its layers |
+| `layout.py` | an autoencoder → the list of its layers |
 | `plan.py` | layers and a limit → strips' heights, what goes to files, the predicted peak |
 | `planes.py` | where activations live |
 | `statistics.py` | GroupNorm over a whole picture, strip by strip |

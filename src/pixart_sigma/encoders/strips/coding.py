@@ -8,13 +8,13 @@ blocks.
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pixart_sigma.allocator import returning_freed_memory, trim
-from pixart_sigma.encoders.strips.layout import Layer, decoder_layers, encoder_layers, expect_autoencoder
+from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
+from pixart_sigma.encoders.strips.layout import Layer, decoder_layers, encoder_layers
 from pixart_sigma.encoders.strips.operations import operation, pointwise, unfolds
 from pixart_sigma.encoders.strips.plan import MIB, Circumstances, Plan, Step, least_bytes, plan_strips
 from pixart_sigma.encoders.strips.planes import FilePlane, MemoryPlane, Plane
@@ -26,7 +26,7 @@ OnProgress = Callable[[float], object]
 
 
 def plan_decode(
-    model: Any,
+    model: KLAutoencoder,
     height: int,
     width: int,
     *,
@@ -37,21 +37,21 @@ def plan_decode(
     """Latents (height, width) → how they are decoded within limit_bytes above the weights.
 
     device: the model's own by default; a model on the meta device counts as one on the CPU. Raises InvalidInput for a
-    limit that cannot be met, WeightsError for an unknown layout.
+    limit that cannot be met.
     """
     steps = [layer.step for layer in decoder_layers(model, height, width)]
     return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, device))
 
 
 def least_decode(
-    model: Any, height: int, width: int, *, may_spill: bool, device: torch.device | None = None
+    model: KLAutoencoder, height: int, width: int, *, may_spill: bool, device: torch.device | None = None
 ) -> int:
     """The smallest limit_bytes with which latents (height, width) can be decoded in strips; as `plan_decode`."""
     steps = [layer.step for layer in decoder_layers(model, height, width)]
     return least_bytes(steps, _circumstances(model, steps, may_spill, device))
 
 
-def plan_encode(model: Any, height: int, width: int, *, limit_bytes: int, may_spill: bool) -> Plan:
+def plan_encode(model: KLAutoencoder, height: int, width: int, *, limit_bytes: int, may_spill: bool) -> Plan:
     """Pixels (height, width) → how they are encoded within limit_bytes above the weights; raises as plan_decode."""
     steps = [layer.step for layer in encoder_layers(model, height, width)]
     return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill))
@@ -59,7 +59,7 @@ def plan_encode(model: Any, height: int, width: int, *, limit_bytes: int, may_sp
 
 @torch.no_grad()
 def decode_in_strips(
-    model: Any,
+    model: KLAutoencoder,
     latents: Tensor,
     *,
     limit_bytes: int,
@@ -70,9 +70,8 @@ def decode_in_strips(
 
     limit_bytes: memory above the weights and the latents, of the device that the model is on. spill: a folder for
     what does not fit in it; None keeps everything in memory. Raises InvalidInput for latents of another shape, a
-    limit that cannot be met and a folder without room, WeightsError for an autoencoder of another layout.
+    limit that cannot be met and a folder without room.
     """
-    expect_autoencoder(model)
     _expect_one(latents, model.config.latent_channels, "latents")
     size = latents.shape[2:]
     layers = decoder_layers(model, *size)
@@ -97,7 +96,7 @@ def decode_in_strips(
 
 @torch.no_grad()
 def encode_in_strips(
-    model: Any,
+    model: KLAutoencoder,
     pixels: Tensor,
     *,
     limit_bytes: int,
@@ -106,10 +105,9 @@ def encode_in_strips(
 ) -> Tensor:
     """pixels (1, 3, H, W) in [-1, 1] → the posterior's mean (1, C, h, w), unscaled, in the model's dtype.
 
-    It is `model.encode(pixels).latent_dist.mode()`. pixels may be of any float dtype and device; otherwise as
+    It is what `model.encode` gives. pixels may be of any float dtype and device; otherwise as
     `decode_in_strips`.
     """
-    expect_autoencoder(model)
     _expect_one(pixels, model.config.in_channels, "pixels")
     layers = encoder_layers(model, *pixels.shape[2:])
     _expect_size(layers, pixels)
@@ -123,7 +121,7 @@ def encode_in_strips(
 
 
 def _circumstances(
-    model: Any, steps: list[Step], may_spill: bool, device: torch.device | None = None
+    model: KLAutoencoder, steps: list[Step], may_spill: bool, device: torch.device | None = None
 ) -> Circumstances:
     device = device or model.device
     if device.type == "meta":

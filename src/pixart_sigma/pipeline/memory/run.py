@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,7 +20,7 @@ import torch
 from pixart_sigma.allocator import keep_freed_memory, return_freed_memory, trim
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step
 from pixart_sigma.encoders.strips.coding import OnProgress
-from pixart_sigma.encoders.text_holds import TextHold, check_text_hold
+from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod
 from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.model.transformer import PixArtTransformer
@@ -37,7 +38,7 @@ from pixart_sigma.pipeline.placement.processes import ALONE, Processes
 from pixart_sigma.pipeline.placement.sequence import SplitTransformer
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, find_profile
 from pixart_sigma.pipeline.request import Lora, Request
-from pixart_sigma.pipeline.samplers import check_sampler, kinds_of_model
+from pixart_sigma.pipeline.samplers import DEFAULT_SAMPLER, check_sampler, find_sampler, kinds_of_model
 from pixart_sigma.pipeline.text_to_image import Placed, Result, TextToImage
 from pixart_sigma.weights.folder import PipelineFolders, find_pipeline
 
@@ -116,7 +117,7 @@ def _plan(setup: Setup, request: Request, limit: int | Auto, world: int) -> Memo
     device, dtype = setup.torch_device, setup.torch_dtype
     adapted = bool(setup.loras)
     check_sampler(request.sampler, kinds_of_model(setup.folders, adapted=adapted), setup.folders.name)
-    import_parts()
+    import_libraries(setup.text_hold, request.sampler)
     return_freed_memory()
     needs = needs_of(
         setup.folders,
@@ -322,11 +323,15 @@ def _decode(
     return Result(images, seeds, latents, pipeline.blends(latents))
 
 
-def import_parts() -> None:
-    """Everything that loading and running the parts will import, so that it is counted, once."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: F401
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler  # noqa: F401
-    from transformers.models.t5.modeling_t5 import T5EncoderModel  # noqa: F401
+def import_libraries(hold: TextHold | None, sampler: str) -> None:
+    """What loading and running will import beyond this package, so that it is counted, once.
+
+    hold: of the text encoder, see `encoders/text_holds.py`.
+    """
+    if hold is not None and not is_exact(hold):
+        import_module("transformers.models.t5.modeling_t5")
+    if sampler != DEFAULT_SAMPLER:
+        import_module(find_sampler(sampler).module)
 
 
 def _remedies(setup: Setup, dtype: torch.dtype) -> dict[Stage, Sequence[str]]:

@@ -20,7 +20,7 @@ class PoolRecipe(Section):
 
 
 class AutoencoderModelRecipe(Section):
-    """The configuration of diffusers' `AutoencoderKL`; n entries of block_out_channels make a factor 2^(n-1)."""
+    """An autoencoder's sizes, under diffusers' names; n entries of block_out_channels make a factor 2^(n-1)."""
 
     block_out_channels: tuple[PositiveInt, ...] = (32, 64, 96, 128)
     layers_per_block: PositiveInt = 1

@@ -1,4 +1,4 @@
-"""The autoencoder task: diffusers' AutoencoderKL on random crops of drawn scenes.
+"""The autoencoder task: a KL autoencoder on random crops of drawn scenes.
 
 Legend: B batch, C latent channels, H, W pixels, h, w latents, N latent vectors.
 
@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, ImagePool, image_pool
 from pixart_sigma.data.images import to_pixels
+from pixart_sigma.encoders.kl_autoencoder import AutoencoderConfig, KLAutoencoder
 from pixart_sigma.pipeline.images import to_uint8
 from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import keyed_generator
+from pixart_sigma.training.pipeline_folder import write_autoencoder
 from pixart_sigma.training.recipe.small_models import (
     AutoencoderLossRecipe,
     AutoencoderModelRecipe,
@@ -40,14 +42,9 @@ _WHITENING_IMAGES = 512
 _VALIDATION_BATCH = 16
 
 
-def build_autoencoder(recipe: AutoencoderModelRecipe, sample_size: int) -> Any:
-    """A fresh diffusers AutoencoderKL; the latent side is 1 / 2^(levels - 1) of the pixels'."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    levels = len(recipe.block_out_channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+def build_autoencoder(recipe: AutoencoderModelRecipe, sample_size: int) -> KLAutoencoder:
+    """A fresh one; the latent side is 1 / 2^(levels - 1) of the pixels'."""
+    config = AutoencoderConfig(
         block_out_channels=recipe.block_out_channels,
         layers_per_block=recipe.layers_per_block,
         latent_channels=recipe.latent_channels,
@@ -56,6 +53,7 @@ def build_autoencoder(recipe: AutoencoderModelRecipe, sample_size: int) -> Any:
         sample_size=sample_size,
         scaling_factor=1.0,
     )
+    return KLAutoencoder(config)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Crops:
 class AutoencoderObjective(nn.Module):
     """An autoencoder and its loss: L1 + MSE + gradients' L1 + a little KL."""
 
-    def __init__(self, autoencoder: Any, weights: AutoencoderLossRecipe) -> None:
+    def __init__(self, autoencoder: KLAutoencoder, weights: AutoencoderLossRecipe) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self._weights = weights
@@ -166,7 +164,7 @@ class AutoencoderTask(SmallTask):
         posteriors = [self._posterior(whole, pool.images[:num]) for pool in self._training.values()]
         latents, log_variances = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
         whiten(whole, latents, log_variances)
-        whole.to(torch.bfloat16).save_pretrained(folder / "vae")
+        write_autoencoder(whole.to(torch.bfloat16), folder / "vae")
         whole.float()
         figures = {f"psnr_{size}": self._psnr(whole, pool) for size, pool in self._validation.items()}
         for size, pool in self._validation.items():
@@ -192,21 +190,21 @@ class AutoencoderTask(SmallTask):
             crops.append(images[int(scene * len(images)), row : row + side, column : column + side])
         return np.stack(crops)
 
-    def _psnr(self, model: Any, pool: ImagePool) -> float:
+    def _psnr(self, model: KLAutoencoder, pool: ImagePool) -> float:
         ratios = []
         for first in range(0, len(pool.images), _VALIDATION_BATCH):
             pixels = to_pixels(pool.images[first : first + _VALIDATION_BATCH], self._device)
             ratios.append(psnr(to_uint8(_mean_reconstruction(model, pixels)), to_uint8(pixels)))
         return float(torch.cat(ratios).mean())
 
-    def _posterior(self, model: Any, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _posterior(self, model: KLAutoencoder, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Means and log variances (N, C) float64 of images (B, H, W, 3)."""
-        means, log_variances = [], []
+        means: list[Tensor] = []
+        log_variances: list[Tensor] = []
         for first in range(0, len(images), _VALIDATION_BATCH):
             pixels = to_pixels(images[first : first + _VALIDATION_BATCH], self._device)
-            posterior = model.encode(pixels).latent_dist
-            means.append(posterior.mean.movedim(1, -1).flatten(0, -2).double().cpu())
-            log_variances.append(posterior.logvar.movedim(1, -1).flatten(0, -2).double().cpu())
+            for posterior, kept in zip(_posterior_of(model, pixels), (means, log_variances), strict=True):
+                kept.append(posterior.movedim(1, -1).flatten(0, -2).double().cpu())
         return torch.cat(means), torch.cat(log_variances)
 
 
@@ -216,12 +214,15 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
     return 10 * torch.log10(255.0**2 / squared.clamp(min=255.0**2 / 10**9.9))
 
 
-def whiten(model: Any, latents: Tensor, log_variances: Tensor) -> None:
-    """Fold whitening into an AutoencoderKL in place; latents, log_variances (N, C): means and log variances.
+def whiten(model: KLAutoencoder, latents: Tensor, log_variances: Tensor) -> None:
+    """Fold whitening into an autoencoder in place; latents, log_variances (N, C): means and log variances.
 
     A is the symmetric inverse square root of the covariance, which changes the channels as little as can be.
     """
-    device = model.quant_conv.weight.device
+    encoder, decoder = model.quant_conv, model.post_quant_conv
+    assert encoder is not None
+    assert decoder is not None
+    device = model.device
     mean = latents.mean(0)
     variances, directions = torch.linalg.eigh(torch.cov(latents.T))
     forward = directions @ torch.diag(variances.rsqrt()) @ directions.T
@@ -230,7 +231,6 @@ def whiten(model: Any, latents: Tensor, log_variances: Tensor) -> None:
     shift = (forward.square() @ spread).log() - spread.log()
 
     channels = len(mean)
-    encoder, decoder = model.quant_conv, model.post_quant_conv
     weight, bias = encoder.weight.data.double().cpu(), encoder.bias.data.double().cpu()
     weight[:channels] = torch.einsum("ij,jkhw->ikhw", forward, weight[:channels])
     bias[:channels] = forward @ (bias[:channels] - mean)
@@ -244,16 +244,20 @@ def whiten(model: Any, latents: Tensor, log_variances: Tensor) -> None:
     )
 
 
-def _reconstruct(model: Any, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    mean, log_variance = model.quant_conv(model.encoder(pixels)).chunk(2, dim=1)
-    log_variance = log_variance.clamp(-30, 20)
+def _reconstruct(model: KLAutoencoder, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mean, log_variance = _posterior_of(model, pixels)
     latents = mean + noise * (0.5 * log_variance).exp()
-    return model.decoder(model.post_quant_conv(latents)), mean, log_variance
+    return model.decode(latents), mean, log_variance
 
 
-def _mean_reconstruction(model: Any, pixels: Tensor) -> Tensor:
-    reconstruction: Tensor = model.decode(model.encode(pixels).latent_dist.mode()).sample
-    return reconstruction
+def _posterior_of(model: KLAutoencoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance; the latter within bounds that keep its exponential finite, as diffusers has them."""
+    mean, log_variance = model.encode(pixels)
+    return mean, log_variance.clamp(-30, 20)
+
+
+def _mean_reconstruction(model: KLAutoencoder, pixels: Tensor) -> Tensor:
+    return model.decode(model.encode(pixels)[0])
 
 
 def _pool(folder: Path, first_seed: int, num_scenes: int, size: int) -> ImagePool:
