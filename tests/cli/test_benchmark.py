@@ -5,9 +5,12 @@ import pytest
 from pixart_sigma.benchmark import run as suites
 from pixart_sigma.benchmark.growth import run as growth
 from pixart_sigma.benchmark.outcome import Outcome, Output
+from pixart_sigma.benchmark.shortcuts import run as shortcuts
 from pixart_sigma.benchmark.start import run as start
 from pixart_sigma.benchmark.waterfall import run as waterfall
 from pixart_sigma.cli import app
+from pixart_sigma.evaluation.prompts import evenly, find_prompts, pocket_prompts
+from pixart_sigma.evaluation.request import EvaluationRequest
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -62,6 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     for module, name in (
         (growth, "run_compression"),
         (growth, "run_scaling"),
+        (shortcuts, "run_shortcuts"),
         (start, "run_start"),
         (waterfall, "run_waterfall"),
     ):
@@ -90,6 +94,30 @@ def test_the_other_suites_are_handed_everything(calls: list[tuple[object, ...]],
         ("pipeline", *precise, 4, output),
         ("transformer", *precise, None, output),
     ]
+
+
+def test_shortcuts_are_measured_on_what_evaluate_takes(
+    calls: list[tuple[object, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Output(tmp_path / "x.json", tmp_path / "x.md")
+    words = ["--scenario", "int8", "--size", "64x48", "--steps", "8", "--device", "cpu", "--rounds", "3"]
+    words += ["--json", str(output.json_file), "--markdown", str(output.markdown_file)]
+    pictures = tmp_path / "pictures"
+    assert app.run(["benchmark", "shortcuts", "-o", str(pictures), "--num", "7", *words]) == 0
+    prompts = evenly(pocket_prompts(), 7)
+    request = EvaluationRequest("pocket", prompts, pictures, (48, 64), 8, device="cpu")
+    assert calls == [(["int8"], request, 3, output)]
+
+    assert app.run(["benchmark", "shortcuts", "-o", str(pictures)]) == 0
+    assert calls[1] == ((), EvaluationRequest("pocket", evenly(pocket_prompts(), 100), pictures), 7, Output())
+
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red house\n", "utf-8")
+    assert app.run(["benchmark", "shortcuts", "-o", str(pictures), "--prompts", str(file)]) == 0
+    assert calls[2][1] == EvaluationRequest("pocket", find_prompts(str(file)), pictures)
+
+    assert app.run(["benchmark", "shortcuts"]) == 2
+    assert "Missing option '--output'" in capsys.readouterr().err
 
 
 def test_a_waterfall_is_not_compiled(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,9 @@ def test_the_least_is_the_least(method: TilingMethod, spills: bool, count: int, 
 
 def test_what_4k_takes_with_the_sdxl_shape(tmp_path: Path) -> None:
     whole = predict_decode_bytes(SDXL, 2160, 3840, 4, None)
-    assert whole == pytest.approx(640 * 2160 * 3840 * 4, rel=0.01)  # as the docstring of `whole_bytes` derives
+    assert whole == pytest.approx(
+        640 * 2160 * 3840 * 4, rel=0.01
+    )  # as the docstring of `whole_bytes` derives
     assert predict_decode_bytes(SDXL, 2160, 3840, 4, None, num_images=2) == 2 * whole
     assert predict_decode_bytes(SDXL, 2160, 3840, 4, Tiling("exact", 4 * GIB, tmp_path)) <= 4 * GIB
     assert predict_decode_bytes(SDXL, 2160, 3840, 4, Tiling("fast", 4 * GIB)) <= 4 * GIB

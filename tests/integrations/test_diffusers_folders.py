@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pixart_sigma.encoders.t5_files import load_t5
+from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.errors import WeightsError
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.pipeline.text_to_image import TextToImage
@@ -131,13 +133,11 @@ def test_a_saved_pipeline_opens_by_itself(tiny_folder: Path, tmp_path: Path) -> 
 def exported(
     tiny_folder: Path, folder: Path, config: TransformerConfig = CONVOLVED, caption_length: int = 300
 ) -> Path:
-    from transformers import AutoTokenizer, T5EncoderModel
-
     write_pipeline(
         folder,
         random_model(config),
-        T5EncoderModel.from_pretrained(tiny_folder / "text_encoder"),
-        AutoTokenizer.from_pretrained(tiny_folder / "tokenizer"),
+        load_t5(tiny_folder / "text_encoder"),
+        Tokenizer.from_folder(tiny_folder / "tokenizer"),
         tiny_folder / "vae",
         0.5,
         "epsilon",

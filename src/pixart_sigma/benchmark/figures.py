@@ -20,6 +20,7 @@ from pixart_sigma.benchmark.growth import compression_table, scaling_table
 from pixart_sigma.benchmark.inference import summary
 from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
 from pixart_sigma.benchmark.machine import describe_machine, library_versions
+from pixart_sigma.benchmark.shortcuts import shortcuts_table
 from pixart_sigma.benchmark.start import start_table
 from pixart_sigma.benchmark.table import Row, render_table
 from pixart_sigma.benchmark.waterfall import waterfall_table
@@ -32,6 +33,7 @@ _SUMMARIES: dict[str, Callable[[Sequence[Mapping[str, Any]]], list[Row]]] = {
     **dict.fromkeys(("pipeline-waterfall", "transformer-waterfall"), waterfall_table.summarise),
     "kv-compression": compression_table.summarise,
     "scaling": scaling_table.summarise,
+    "shortcuts": shortcuts_table.summarise,
     "start": start_table.summarise,
 }
 _ALWAYS = ("suite", "device", "machine", "date", "versions", "options")

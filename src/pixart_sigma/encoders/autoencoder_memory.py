@@ -105,7 +105,9 @@ def limit_of_one(tiling: Tiling, kept: int) -> int:
     return NO_LIMIT if tiling.limit_bytes is None else tiling.limit_bytes - kept
 
 
-def fitting_tile(model: KLAutoencoder, height: int, width: int, limit_bytes: int, device: torch.device) -> int:
+def fitting_tile(
+    model: KLAutoencoder, height: int, width: int, limit_bytes: int, device: torch.device
+) -> int:
     """Latents (height, width) → the side of the largest tile, in latents, that keeps within limit_bytes.
 
     Raises InvalidInput if none does.
@@ -121,7 +123,9 @@ def fitting_tile(model: KLAutoencoder, height: int, width: int, limit_bytes: int
     )
 
 
-def blends(model: KLAutoencoder, height: int, width: int, tiling: Tiling | None, device: torch.device) -> bool:
+def blends(
+    model: KLAutoencoder, height: int, width: int, tiling: Tiling | None, device: torch.device
+) -> bool:
     """Whether a picture of latents (height, width) is decoded in blended tiles, and so not exactly.
 
     One that is no larger than a tile is decoded whole. Raises InvalidInput for a limit that cannot be met.

@@ -20,9 +20,11 @@ from PIL.PngImagePlugin import PngImageFile
 import pixart_sigma
 from pixart_sigma.evaluation.features.digest import weights_digest
 from pixart_sigma.evaluation.prompts import Prompt
+from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.metadata import write_png
 from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
 from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.resolution import LATENT_SCALE
 
@@ -38,7 +40,7 @@ Report = Callable[[int, int], None]
 @dataclass(frozen=True)
 class Making:
     """How pictures are made: the model's name and its weights' digest, the size in pixels, steps, guidance
-    and the sampler.
+    and the sampler; what is left out of sampling, and whether the transformer is in 8 bits.
     """
 
     model: str
@@ -48,10 +50,18 @@ class Making:
     num_steps: int
     guidance_scale: float
     sampler: str
+    kv_compression: KVCompressionRequest | None = None
+    shortcuts: Shortcuts = NO_SHORTCUTS
+    int8: bool = False
 
     def metadata(self, prompt: Prompt) -> dict[str, str]:
         """What the prompt's picture says of itself."""
-        return {
+        departures = self.shortcuts.described()
+        if self.kv_compression is not None:
+            departures["kv_compression"] = str(self.kv_compression)
+        if self.int8:
+            departures["transformer"] = "int8"
+        return departures | {
             "prompt": prompt.text,
             "seed": str(prompt.seed),
             "steps": str(self.num_steps),
@@ -124,6 +134,8 @@ def make_pictures(
             num_steps=making.num_steps,
             guidance_scale=making.guidance_scale,
             sampler=making.sampler,
+            kv_compression=making.kv_compression,
+            shortcuts=making.shortcuts,
         )
         images = pipeline.generate(request, noise=noise).images
         seconds = (time.perf_counter() - started) / len(some)

@@ -104,9 +104,9 @@ def test_a_forward_pass_costs_what_torch_counts(
     def run(model: PixArtTransformer) -> None:
         mask = torch.arange(40) < torch.tensor([[21], [21]])
         captions = model.prepare_captions(torch.randn(2, 40, 20), mask)
-        model(torch.randn(2, 4, 6, 10), captions, model.prepare_timesteps(torch.ones(2), **conditions))
+        model(torch.randn(2, 4, 12, 18), captions, model.prepare_timesteps(torch.ones(2), **conditions))
 
-    expected = forward_flops(config, 48, 80, caption_tokens=21, padded_caption_tokens=32).total
+    expected = forward_flops(config, 96, 144, caption_tokens=21, padded_caption_tokens=32).total
     assert counted(model, run) == 2 * expected
 
 

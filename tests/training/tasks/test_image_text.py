@@ -72,9 +72,7 @@ def test_a_record_has_its_own_captions() -> None:
     table = CaptionTable(tokenizer, captions)
     assert len(CAPTIONS) == 2
     ids, mask = _pieces(table, torch.tensor([1, 0]), torch.tensor([1, 0]))
-    decoded = [
-        tokenizer.decode(row[kept], skip_special_tokens=True) for row, kept in zip(ids, mask, strict=True)
-    ]
+    decoded = [tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, mask, strict=True)]
     assert decoded == ["a blue house in the snow", "a red cat"]
     ids, mask = _pieces(table, torch.tensor([0]), torch.tensor([1]))
     assert ids.shape == mask.shape == (1, MAX_PIECES)

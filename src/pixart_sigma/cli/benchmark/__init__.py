@@ -2,7 +2,7 @@
 
 import typer
 
-from pixart_sigma.cli.benchmark import growth, inference, memory, report, start, training
+from pixart_sigma.cli.benchmark import growth, inference, memory, report, shortcuts, start, training
 
 benchmark = typer.Typer(
     help="Time this package beside what one would use instead, and beside its own cost model.",
@@ -15,6 +15,7 @@ benchmark.command("text-encoder")(inference.time_text_encoder)
 benchmark.command("start")(start.time_start)
 benchmark.command("kv-compression")(growth.time_compression)
 benchmark.command("scaling")(growth.time_scaling)
+benchmark.command("shortcuts")(shortcuts.measure_shortcuts)
 benchmark.command("memory")(memory.measure_memory)
 benchmark.command("train-step")(training.time_train_step)
 benchmark.command("ablations")(training.time_ablations)

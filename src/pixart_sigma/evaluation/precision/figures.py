@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-_WHITE = 255
+from pixart_sigma.evaluation.metrics.similarity import psnr
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,9 @@ def picture_figures(
         ours.astype(np.float64) - theirs.astype(np.float64)
         for ours, theirs in zip(found, wanted, strict=True)
     ]
-    ratios = [_psnr(float(np.square(each).mean())) for each in differences]
+    ratios = [psnr(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
     mean = math.fsum(float(np.abs(each).mean()) for each in differences) / len(differences)
     return PictureFigures(_finite(statistics.median(ratios)), _finite(min(ratios)), mean)
-
-
-def _psnr(squared: float) -> float:
-    return 10 * math.log10(_WHITE**2 / squared) if squared else math.inf
 
 
 def _finite(value: float) -> float | None:
