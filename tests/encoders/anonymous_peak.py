@@ -30,6 +30,8 @@ def main(
     shape: str, dtype: str, method: str | None, limit: int | None, spill: str | None, size: list[int]
 ) -> None:
     torch.set_num_threads(1)
+    # Before there are weights: holes that they leave in the heap when they are cast would be used, and kept.
+    return_freed_memory()
     model = SHAPES[shape]().to(getattr(torch, dtype))
     tiling = Tiling(method, limit, Path(spill) if spill else None) if method else None  # type: ignore[arg-type]
     autoencoder = Autoencoder(model, tiling)

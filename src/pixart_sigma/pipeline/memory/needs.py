@@ -156,7 +156,10 @@ def needs_of(
         transformer=transformer,
         visiting=_visiting(checkpoint.state_dict, dtype, int8) if device.type == "cuda" else None,
         denoise_working=denoise_working,
-        autoencoder=_loaded(_part_weights(folders["vae"] / "vae", "diffusion_pytorch_model"), dtype, device),
+        # Copied, into the order in which convolutions read them.
+        autoencoder=_loaded(
+            _part_weights(folders["vae"] / "vae", "diffusion_pytorch_model"), dtype, device, copied=True
+        ),
         decode_working=decode_working,
         decode_beside=kernels + (num_pictures - 1) * 3 * pixels,  # pictures that are done
         least_decode=least_decode,
