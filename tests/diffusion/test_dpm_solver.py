@@ -10,6 +10,7 @@ from torch import Tensor
 from comparison import load_golden, relative_error
 from pixart_sigma.diffusion import denoise
 from pixart_sigma.diffusion.dpm_solver import DPMSolver
+from pixart_sigma.errors import WeightsError
 from pixart_sigma.model import Captions, TransformerConfig
 from pixart_sigma.pipeline.profiles import DIFFUSERS, OFFICIAL
 from pixart_sigma.pipeline.samplers import make_scheduler
@@ -97,6 +98,16 @@ def test_it_is_the_scheduler_of_diffusers(prediction_type: str, schedule: str, s
         (found,) = ours.step(0.6 * torch.tanh(0.7 * found), timestep, found)
         (expected,) = theirs.step(0.6 * torch.tanh(0.7 * expected), timestep, expected, return_dict=False)
         assert relative_error(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"trained_betas": [0.1] * 1000}, {"thresholding": True}, {"beta_end": -1.0}, {"num_train_timesteps": 0}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_official_timesteps_do_not_hide_another_schedule(setting: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match=next(iter(setting))):
+        make_scheduler("dpm++-2m", SCHEDULER | setting, OFFICIAL)
 
 
 def test_it_begins_anew() -> None:

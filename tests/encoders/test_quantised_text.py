@@ -118,6 +118,12 @@ def test_widths_that_nf4_gets_wrong_are_refused(tmp_path: Path) -> None:
     folder = write_t5(tmp_path / "t5", config, t5_weights(config, torch.float32))
     with pytest.raises(InvalidInput, match="multiples of 64, d_model is 96; use int8"):
         load_quantised(folder, "nf4")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if key != "d_kv"})
+    )
+    with pytest.raises(WeightsError, match="it has no d_kv"):  # transformers would take 64
+        load_quantised(folder, "nf4")
     (folder / "config.json").write_text(json.dumps(t5_config(num_heads=2).to_dict()))
     with pytest.raises(InvalidInput, match="multiples of 64, num_heads × d_kv is 32; use int8"):
         load_quantised(folder, "nf4")

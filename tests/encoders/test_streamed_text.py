@@ -183,7 +183,8 @@ def test_the_table_has_two_names(names: tuple[str, ...], own_folder: Path) -> No
 @torch.no_grad()
 def test_a_decoder_beside_it_is_passed_over(own_folder: Path) -> None:
     expected = StreamedT5.open(own_folder)(tokens(1, 5)).last_hidden_state
-    change(own_folder, **{"decoder.block.0.layer.0.SelfAttention.q.weight": torch.zeros(64, 64)})
+    beside = {"decoder.block.0.layer.0.SelfAttention.q.weight": (64, 64), "lm_head.weight": (50, 64)}
+    change(own_folder, **{name: torch.zeros(shape) for name, shape in beside.items()})
     assert equal(StreamedT5.open(own_folder)(tokens(1, 5)).last_hidden_state, expected)
 
 
@@ -195,11 +196,12 @@ Q = "encoder.block.1.layer.0.SelfAttention.q.weight"
     [
         ({Q: None}, f"missing {Q}"),
         ({"shared.weight": None}, r"missing shared\.weight"),
-        ({"lm_head.weight": torch.zeros(50, 64)}, r"unexpected lm_head\.weight"),
+        ({"head.weight": torch.zeros(50, 64)}, r"unexpected head\.weight"),
+        ({"encoder.decoder.weight": torch.zeros(50, 64)}, r"unexpected encoder\.decoder\.weight"),
         ({Q: torch.zeros(64, 32)}, f"mismatched {Q}"),
         ({Q: torch.zeros(64, 64, dtype=torch.int8)}, f"mismatched {Q}"),
     ],
-    ids=["missing", "no table", "unexpected", "misshapen", "integers"],
+    ids=["missing", "no table", "unexpected", "not a decoder", "misshapen", "integers"],
 )
 def test_tensors_that_do_not_fit_are_named(
     changed: dict[str, Tensor | None], problem: str, own_folder: Path

@@ -41,6 +41,27 @@ def test_ids_are_those_of_transformers(pocket: Path) -> None:
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
 
 
+def test_padding_that_a_file_asks_for_is_left_out(pocket: Path, tmp_path: Path) -> None:
+    backend = Backend.from_file(str(pocket / "tokenizer.json"))
+    backend.enable_padding(length=20)
+    folder = Path(shutil.copytree(pocket, tmp_path / "padded"))
+    backend.save(str(folder / "tokenizer.json"))
+    assert Tokenizer.from_folder(folder).encode(TEXTS) == Tokenizer.from_folder(pocket).encode(TEXTS)
+
+
+def test_roles_may_stand_in_another_file(pocket: Path, tmp_path: Path) -> None:
+    """As older versions of transformers wrote them."""
+    folder = Path(shutil.copytree(pocket, tmp_path / "old"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    names = ("pad_token", "eos_token", "unk_token")
+    roles = {name: config.pop(name) for name in names}
+    (folder / "special_tokens_map.json").write_text(json.dumps(roles))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.roles == roles
+    assert tokenizer.encode(TEXTS) == Tokenizer.from_folder(pocket).encode(TEXTS)
+
+
 def test_what_is_cut_once_is_whole_the_next_time(pocket: Path) -> None:
     tokenizer = Tokenizer.from_folder(pocket)
     whole = tokenizer.encode(TEXTS)
@@ -83,7 +104,6 @@ def test_t5s_own_class_is_left_to_transformers(tmp_path: Path) -> None:
         ("tokenizer.json", "{}"),
         ("tokenizer.json", ""),
         ("tokenizer_config.json", "[]"),
-        ("tokenizer_config.json", '{"tokenizer_class": "TokenizersBackend", "eos_token": "</s>"}'),
     ],
 )
 def test_broken_files_are_one_line(name: str, content: str, pocket: Path, tmp_path: Path) -> None:

@@ -16,11 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_SETTINGS: dict[str, Any] = {
+_ALWAYS: dict[str, Any] = {
+    "thresholding": False,
+    "use_flow_sigmas": False,
+    "use_dynamic_shifting": False,
+    "rescale_betas_zero_snr": False,
+    "trained_betas": None,
+}
+"""What config.json may say of the noise and of the picture."""
+_SETTINGS: dict[str, Any] = _ALWAYS | {
     "algorithm_type": "dpmsolver++",
     "solver_order": 2,
     "solver_type": "midpoint",
-    "thresholding": False,
     "lower_order_final": True,
     "euler_at_final": False,
     "final_sigmas_type": "zero",
@@ -29,12 +36,8 @@ _SETTINGS: dict[str, Any] = {
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
     "use_lu_lambdas": False,
-    "use_flow_sigmas": False,
-    "use_dynamic_shifting": False,
-    "rescale_betas_zero_snr": False,
-    "trained_betas": None,
 }
-"""What config.json may say; these are the released settings, and also what diffusers takes where it says nothing."""
+"""What it may say at all; these are the released settings, and also what diffusers takes where it says nothing."""
 
 
 class DPMSolver:
@@ -62,6 +65,9 @@ class DPMSolver:
         """
         if beta_schedule not in ("linear", "scaled_linear"):
             raise ValueError(f"beta_schedule is {beta_schedule!r}, not linear or scaled_linear")
+        if not 0 < beta_start <= beta_end < 1 or num_train_timesteps < 2:
+            given = f"{beta_start}, {beta_end} and {num_train_timesteps}"
+            raise ValueError(f"beta_start, beta_end and num_train_timesteps are {given}")
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type is {prediction_type!r}, not epsilon or v_prediction")
         self.config: Mapping[str, Any] = {
@@ -91,8 +97,9 @@ class DPMSolver:
         What would make it another solver or another schedule raises ValueError; official timesteps are what they are
         whatever the configuration says of spacing and ends.
         """
-        for name, value in (_SETTINGS | {"lambda_min_clipped": -math.inf}).items():
-            if not fractional_timesteps and config.get(name, value) != value:
+        expected = _ALWAYS if fractional_timesteps else _SETTINGS | {"lambda_min_clipped": -math.inf}
+        for name, value in expected.items():
+            if config.get(name, value) != value:
                 raise ValueError(f"{name} is {config[name]!r}, not {value!r}")
         names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
         known = {name: config[name] for name in names if name in config}

@@ -36,14 +36,19 @@ class Autoencoder:
         return cls(load_autoencoder(Path(folder) / "vae", dtype), tiling)
 
     def to(self, device: torch.device | str) -> Self:
-        """Moves the model."""
-        self.model.to(device)
+        """Moves the model; on a CPU it is in channels-last order, in which convolutions copy nothing there.
+
+        Elsewhere norms give the usual order, whatever they are given, and weights in another would have it copied.
+        """
+        on_cpu = torch.device(device).type == "cpu"
+        order = torch.channels_last if on_cpu else torch.contiguous_format
+        self.model.to(device).to(memory_format=order)  # type: ignore[call-overload]
         return self
 
     @property
     def latent_scale(self) -> int:
         """Pixels per latent along a side."""
-        return int(2 ** (len(self.model.config.block_out_channels) - 1))
+        return self.model.config.pixels_per_latent
 
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels (B, 3, H, W) in [-1, 1] → scaled latents (B, C, h, w), the posterior's mean.

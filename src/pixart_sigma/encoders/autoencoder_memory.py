@@ -160,7 +160,10 @@ def whole_bytes(model: KLAutoencoder, height: int, width: int, device: torch.dev
 
 
 class _Counting:
-    """What the decoder has in memory beside the weights. In channels-last order a convolution copies nothing."""
+    """What the decoder has in memory beside the weights.
+
+    On a CPU, in channels-last order, a convolution copies nothing; what other devices' kernels take is left out.
+    """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
@@ -192,12 +195,8 @@ class _Counting:
 
 def _picture_bytes(model: KLAutoencoder, height: int, width: int) -> int:
     """Latents (height, width) → the bytes of the picture's pixels."""
-    area = height * width * _latent_scale(model) ** 2
+    area = height * width * model.config.pixels_per_latent**2
     return int(area * model.config.out_channels * model.dtype.itemsize)
-
-
-def _latent_scale(model: KLAutoencoder) -> int:
-    return int(2 ** (len(model.config.block_out_channels) - 1))
 
 
 def _shapes(
@@ -207,5 +206,5 @@ def _shapes(
     model = empty_autoencoder(config, "vae/config.json").to(
         {4: torch.float32, 2: torch.bfloat16}[dtype_bytes]
     )
-    scale = _latent_scale(model)
+    scale = model.config.pixels_per_latent
     return model, (height // scale, width // scale)

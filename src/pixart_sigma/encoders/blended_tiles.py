@@ -24,14 +24,14 @@ OVERLAP = 0.25
 @torch.no_grad()
 def decode_blended(model: KLAutoencoder, latents: Tensor, tile_side: int) -> Tensor:
     """latents (1, C, h, w), unscaled → pixels (1, 3, H, W); a picture no larger than a tile is exact."""
-    scale = _pixels_per_latent(model)
+    scale = model.config.pixels_per_latent
     return _blended(model.decode, latents, tile_side, tile_side * scale, scale)
 
 
 @torch.no_grad()
 def encode_blended(model: KLAutoencoder, pixels: Tensor, tile_side: int) -> Tensor:
     """pixels (1, 3, H, W) → the posterior's mean (1, C, h, w), unscaled."""
-    scale = _pixels_per_latent(model)
+    scale = model.config.pixels_per_latent
     return _blended(lambda tile: model.encode(tile)[0], pixels, tile_side * scale, tile_side, 1 / scale)
 
 
@@ -42,10 +42,6 @@ def tile_sizes(size: int, tile_side: int) -> list[int]:
 
 def _stride(tile_side: int) -> int:
     return int(tile_side * (1 - OVERLAP))
-
-
-def _pixels_per_latent(model: KLAutoencoder) -> int:
-    return int(2 ** (len(model.config.block_out_channels) - 1))
 
 
 def _blended(
@@ -76,6 +72,7 @@ def _blended(
                     whole = tile.new_empty(size)
                 place = whole[:, :, row * kept : (row + 1) * kept, column * kept : (column + 1) * kept]
                 place.copy_(tile[:, :, : place.shape[2], : place.shape[3]])
+                del tile  # before the next one is made
             above = edges
     assert whole is not None
     return whole

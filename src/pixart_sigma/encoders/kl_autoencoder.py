@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NORM_EPSILON = 1e-6
+_NORM_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes; names and defaults are those of diffusers' config.json.
-
-    n entries of block_out_channels make a latent's side 2^(n - 1) pixels.
-    """
+    """Sizes; names and defaults are those of diffusers' config.json."""
 
     block_out_channels: tuple[int, ...] = (64,)
     in_channels: int = 3
@@ -39,9 +36,14 @@ class AutoencoderConfig:
     scaling_factor: float = 0.18215
     shift_factor: float | None = None
 
+    @property
+    def pixels_per_latent(self) -> int:
+        """Along a side."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
 
 def _norm(channels: int, config: AutoencoderConfig) -> nn.GroupNorm:
-    return nn.GroupNorm(config.norm_num_groups, channels, NORM_EPSILON)
+    return nn.GroupNorm(config.norm_num_groups, channels, _NORM_EPSILON)
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pixart_sigma.encoders.kl_autoencoder import AutoencoderConfig, KLAutoencoder
 from pixart_sigma.encoders.weight_files import (
@@ -38,10 +39,19 @@ def parse_config(content: Mapping[str, Any]) -> AutoencoderConfig:
         found = content.get(name, value)
         if (list(found) if isinstance(found, tuple) else found) != value:
             raise ValueError(f"{name} is {found!r}, not {value!r}")
+    if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+        raise ValueError(f"block_out_channels is {list(widths)!r}")
     known = {field.name: content[field.name] for field in fields(AutoencoderConfig) if field.name in content}
     for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block", "norm_num_groups"):
         value = known.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}")
+    factors = {
+        "scaling_factor": known.get("scaling_factor", 1.0),
+        "shift_factor": known.get("shift_factor") or 0.0,
+    }
+    for name, value in factors.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} is {value!r}")
     return AutoencoderConfig(**known | {"block_out_channels": widths})
 
@@ -68,8 +78,7 @@ def empty_autoencoder(content: Mapping[str, Any], source: Path | str) -> KLAutoe
 
 
 def load_autoencoder(folder: Path, dtype: torch.dtype = torch.float32) -> KLAutoencoder:
-    """A folder with config.json and .safetensors → the autoencoder in eval mode on the CPU, in channels-last order,
-    in which convolutions copy neither what they read nor what they give.
+    """A folder with config.json and .safetensors → the autoencoder in eval mode on the CPU, in channels-last order.
 
     Raises WeightsError if a file is missing or corrupt, or if any tensor lacks or does not fit.
     """
@@ -81,9 +90,14 @@ def load_autoencoder(folder: Path, dtype: torch.dtype = torch.float32) -> KLAuto
         renamed=_renamed,
         passed_over=lambda _: False,
     )
-    tensors = {name: tensor.to(dtype) for name, tensor in mapped_tensors(places, places).items()}
-    model.load_state_dict(tensors, assign=True)
-    return model.to(memory_format=torch.channels_last)
+    mapped = mapped_tensors(places, places)
+    # One after the other, cast and laid out at once: the weights are never there twice.
+    model.load_state_dict({name: _laid_out(mapped.pop(name), dtype) for name in list(mapped)}, assign=True)
+    return model
+
+
+def _laid_out(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype, memory_format=torch.channels_last if tensor.ndim == 4 else torch.preserve_format)
 
 
 def _renamed(name: str) -> str:

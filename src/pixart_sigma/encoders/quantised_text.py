@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from pixart_sigma.encoders.pretrained import load_strictly
+from pixart_sigma.encoders.t5_files import read_t5_config
 from pixart_sigma.encoders.text_holds import QUANTISATIONS, Quantisation, check_text_hold
-from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.errors import InvalidInput
 
 _NF4_BLOCK = 64  # weights that share a scale
 
@@ -73,12 +74,7 @@ def _torchao() -> Any:
 
 def _check_widths(folder: Path) -> None:
     """On the CPU, bitsandbytes 0.50 takes the wrong scales where a block of weights reaches into the next row."""
-    from transformers.models.t5.configuration_t5 import T5Config
-
-    try:
-        config = T5Config.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder} has no readable config.json; fetch or export it again") from error
+    config = read_t5_config(folder)
     for name, width in (("d_model", config.d_model), ("num_heads × d_kv", config.num_heads * config.d_kv)):
         if width % _NF4_BLOCK:
             raise InvalidInput(

@@ -41,12 +41,16 @@ def read_t5_config(folder: Path) -> T5Config:
             kind = float if name == "layer_norm_epsilon" else int
             if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
                 raise ValueError(f"{name} is {value!r}")
+        config = T5Config(**known)
+        exact = config.relative_attention_num_buckets // 4
+        if not 0 < exact < config.relative_attention_max_distance:
+            raise ValueError(f"relative_attention_num_buckets is {config.relative_attention_num_buckets}")
     if content.get("feed_forward_proj") != "gated-gelu":
         raise WeightsError(
             f"{folder} has feed_forward_proj {content.get('feed_forward_proj')!r}; only gated-gelu is known here, that "
             "of T5 v1.1 and Flan-T5, which PixArt uses"
         )
-    return T5Config(**known)
+    return config
 
 
 def config_content(model: T5Encoder) -> dict[str, Any]:
@@ -79,8 +83,9 @@ def find_t5_tensors(folder: Path, model: T5Encoder) -> dict[str, Place]:
         WEIGHTS_FILE,
         {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         renamed=lambda name: _SAME_TABLE.get(name, name),
+        may_be_twice=_SAME_TABLE.values(),
         # A whole T5 may lie there.
-        passed_over=lambda name: "decoder" in name,
+        passed_over=lambda name: name.startswith("decoder.") or name == "lm_head.weight",
     )
 
 

@@ -19,7 +19,7 @@ from pixart_sigma.errors import WeightsError
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes of transformers that add nothing to what tokenizer.json says."""
+"""Classes of transformers that have no way of their own with what tokenizer.json says."""
 _NAMES = ("pad_token", "eos_token", "unk_token")
 
 
@@ -28,6 +28,7 @@ class Tokenizer:
 
     def __init__(self, backend: Backend, roles: Mapping[str, str]) -> None:
         """roles: pad_token, eos_token and perhaps unk_token, as they are written. Raises ValueError if one lacks."""
+        backend.no_padding()  # which a file may ask for
         self.backend = backend
         self.roles = {name: roles[name] for name in _NAMES if name in roles}
         self.pad_token_id = self._id("pad_token")
@@ -41,16 +42,18 @@ class Tokenizer:
         MissingDependency for one that needs a package.
         """
         try:
-            if _is_generic(folder):
-                backend = Backend.from_file(str(folder / TOKENIZER_FILE))
-                return cls(backend, _roles(_read(folder / CONFIG_FILE)))
+            if reads_by_itself(folder):
+                return cls(
+                    Backend.from_file(str(folder / TOKENIZER_FILE)), _roles(_read(folder / CONFIG_FILE))
+                )
         except Exception as error:  # a broken file raises nearly anything, a Rust panic's bare Exception too
             raise WeightsError(
                 f"the tokenizer in {folder} cannot be loaded ({first_line(error)}); fetch or export it again"
             ) from error
         loaded = load_tokenizer(folder)
         try:
-            return cls(loaded.backend_tokenizer, {name: str(getattr(loaded, name)) for name in _NAMES})
+            roles = {name: getattr(loaded, name) for name in _NAMES}
+            return cls(loaded.backend_tokenizer, {name: str(token) for name, token in roles.items() if token})
         except (AttributeError, ValueError) as error:
             raise WeightsError(
                 f"the tokenizer in {folder} is none of T5's ({first_line(error)}); name a folder with T5's"
@@ -89,10 +92,15 @@ class Tokenizer:
         return int(found)
 
 
-def _is_generic(folder: Path) -> bool:
-    if not (folder / TOKENIZER_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
+def reads_by_itself(folder: Path) -> bool:
+    """Whether a folder's tokenizer is read without transformers; what is broken is left to it to say so."""
+    if not (folder / TOKENIZER_FILE).is_file():
         return False
-    return _read(folder / CONFIG_FILE).get("tokenizer_class") in _GENERIC
+    try:
+        config = _read(folder / CONFIG_FILE)
+    except (OSError, TypeError, ValueError):
+        return False
+    return config.get("tokenizer_class") in _GENERIC and {"pad_token", "eos_token"} <= _roles(config).keys()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ asked for is not copied. Knows nothing of what models compute.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,13 @@ def find_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     renamed: Callable[[str], str],
     passed_over: Callable[[str], bool],
+    may_be_twice: Collection[str] = (),
 ) -> dict[str, Place]:
     """Where each tensor of a model is, seen to be there once, in its shape, with nothing beside.
 
     whole: the name of the one file of weights; the index has another ending. renamed: a file's name of a tensor → the
-    model's; two names may mean one. passed_over: tensors, by the files' names, that may be there and are not used.
+    model's. may_be_twice: those that may be there under two names, and are then alike. passed_over: tensors, by the
+    files' names, that may be there and are not used.
     Raises WeightsError if it is not so, and for a file that is missing or corrupt.
     """
     found: dict[str, Place] = {}
@@ -68,7 +70,7 @@ def find_tensors(
                     if not passed_over(stored):
                         unexpected.append(stored)
                     continue
-                twice = name in found and found[name].name == stored
+                twice = name in found and (name not in may_be_twice or found[name].name == stored)
                 fits = tuple(header.get_shape()) == shapes[name] and header.get_dtype() in _FLOATS
                 if twice or not fits:
                     mismatched.append(stored)

@@ -25,11 +25,26 @@ def piece_tokens(batch: int) -> int:
     return max(1, PIECE_ROWS // batch)
 
 
-def activation_bytes(config: TransformerConfig, grid: tuple[int, int], batch: int, itemsize: int) -> int:
+def combines(num_windows: int, width: int) -> bool:
+    """Whether a convolution of so many windows, of all samples, is one product with its projection (D, D): the combined
+    weights are then less to write than each token's projection.
+    """
+    return num_windows >= width
+
+
+def activation_bytes(
+    config: TransformerConfig,
+    grid: tuple[int, int],
+    batch: int,
+    itemsize: int,
+    *,
+    plain_projections: bool = True,
+) -> int:
     """The most that one call of `forward` holds beyond weights, inputs and conditions, without gradients.
 
     grid: (height, width) in tokens. batch: B, both branches of guidance if they run together. itemsize: bytes of an
-    element. What the device's kernels take for themselves is left out.
+    element. plain_projections: self-attention's are linear layers and nothing else, not in 8 bits nor with adapters.
+    What the device's kernels take for themselves, and products in 8 bits, is left out.
     """
     num_tokens = grid[0] * grid[1]
     piece = min(1.0, piece_tokens(batch) / num_tokens) if are_many(batch, num_tokens) else 1.0
@@ -37,7 +52,9 @@ def activation_bytes(config: TransformerConfig, grid: tuple[int, int], batch: in
     # sides of the GELU.
     mlp = 2 + piece * (2 + 2 * MLP_RATIO)
     added = 4.0  # input, attended, the same gated, their sum
-    attention = max(_attention(config, grid, block, batch, piece) for block in range(config.num_layers))
+    attention = max(
+        _attention(config, grid, block, batch, piece, plain_projections) for block in range(config.num_layers)
+    )
     return round(max(mlp, added, attention) * batch * num_tokens * config.width * itemsize)
 
 
@@ -54,7 +71,12 @@ def condition_bytes(
 
 
 def _attention(
-    config: TransformerConfig, grid: tuple[int, int], block: int, batch: int, piece: float
+    config: TransformerConfig,
+    grid: tuple[int, int],
+    block: int,
+    batch: int,
+    piece: float,
+    plain_projections: bool,
 ) -> float:
     """Units that self-attention of one block holds at its peak."""
     pieces = 3 * piece  # queries, attended, projected
@@ -69,7 +91,7 @@ def _attention(
     edges = replicated if replicated > 1 else 0.0  # only then it is a copy
     windows = kept if compression.operator in ("nearest", "discard") else replicated
     if compression.operator == "conv":
-        is_one_product = batch * rows * columns >= config.width  # as `KVCompressor` decides
+        is_one_product = plain_projections and combines(batch * rows * columns, config.width)
         combined = height * width * config.width / (batch * num_tokens)
         # A result is normed once more. Else each token is projected, normed if keys are, and laid out anew.
         values = combined + 2 * kept if is_one_product else 2 * replicated

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.model.activation_memory import combines
 from pixart_sigma.model.config import KVCompression
 
 CompressionInitialisation = Literal["average", "random"]
@@ -121,8 +122,8 @@ class KVCompressor(nn.Module):
 
     def _is_one_product(self, windows: Tensor, projection: nn.Linear) -> bool:
         """Whether the combined weights are at hand, and are less to write than each token's projection."""
-        smaller = windows.shape[2] * projection.weight.numel() <= windows.numel()
-        return smaller and _is_bare(projection, nn.Linear) and _is_bare(self.conv, nn.Conv2d)
+        pays = combines(windows.shape[0] * windows.shape[1], projection.in_features)
+        return pays and _is_bare(projection, nn.Linear) and _is_bare(self.conv, nn.Conv2d)
 
     def _product(self, windows: Tensor, projection: nn.Linear) -> Tensor:
         """The projection of each token and the convolution of each window, without the former's results."""
@@ -141,5 +142,6 @@ def _is_bare(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a layer is its weights and nothing else: no adapter, not quantised, and nobody moves its weights there
     when it is called and away again.
     """
-    hooked = "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks
-    return type(layer) is kind and not hooked
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    plain = type(layer) is kind and type(layer.weight) is nn.Parameter
+    return plain and "forward" not in vars(layer) and not any(hooks)

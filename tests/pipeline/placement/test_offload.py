@@ -133,7 +133,8 @@ def test_host_memory_holds_weights_once(monkeypatch: pytest.MonkeyPatch) -> None
     """
     model = make()
     weights = [block.attn1.to_q.weight for block in model.transformer_blocks]
-    loaded = [weight.data_ptr() for weight in weights]
+    held = [weight.detach() for weight in weights]  # so that nothing else comes to lie where they are
+    loaded = [weight.data_ptr() for weight in held]
     still: list[int] = []
 
     def copied(tensor: Tensor, device: torch.device) -> Tensor:

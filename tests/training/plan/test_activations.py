@@ -55,10 +55,11 @@ def saved_bytes(config: TransformerConfig, bf16: bool, backend: SDPBackend) -> i
         {},
         {"qk_norm": True},
         {"kv_compression": KVCompression((2, 1), "conv", (1, 2, 3))},
+        {"kv_compression": KVCompression((2, 2), "conv", (1, 2, 3))},
         {"kv_compression": KVCompression((2, 2), "average", (0, 1, 2, 3))},
         {"kv_compression": KVCompression((1, 2), "nearest", (0, 1, 2, 3))},
     ],
-    ids=["plain", "qk-norm", "conv", "average", "nearest"],
+    ids=["plain", "qk-norm", "conv", "conv by tokens", "average", "nearest"],
 )
 def test_it_agrees_with_what_autograd_saves(precision: Any, kernel: Any, options: dict[str, Any]) -> None:
     config = TransformerConfig(**CONFIG, **options)

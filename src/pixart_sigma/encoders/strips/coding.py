@@ -1,4 +1,4 @@
-"""Latents ↔ pixels through a diffusers autoencoder, exactly and within a limit on memory.
+"""Latents ↔ pixels through an autoencoder, exactly and within a limit on memory.
 
 Legend: H, W pixels, h, w latents (H / 8, W / 8), C latent channels. Latents here are unscaled.
 Knows nothing of pictures as files, nor where the limit comes from. While it runs the C allocator returns large

@@ -22,7 +22,9 @@ from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step
 from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod
+from pixart_sigma.encoders.tokenizer import reads_by_itself
 from pixart_sigma.errors import PixArtSigmaError
+from pixart_sigma.model.int8 import check_int8_device
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.captions import EncodedPrompts
 from pixart_sigma.pipeline.device import resolve_device, resolve_dtype
@@ -116,8 +118,12 @@ def plan_generation(
 def _plan(setup: Setup, request: Request, limit: int | Auto, world: int) -> MemoryPlan:
     device, dtype = setup.torch_device, setup.torch_dtype
     adapted = bool(setup.loras)
+    if setup.int8:
+        check_int8_device(device)  # where blocks visit it, the transformer is loaded elsewhere
     check_sampler(request.sampler, kinds_of_model(setup.folders, adapted=adapted), setup.folders.name)
     import_libraries(setup.text_hold, request.sampler)
+    if not reads_by_itself(setup.folders["tokenizer"] / "tokenizer"):
+        import_module("transformers.models.auto.tokenization_auto")
     return_freed_memory()
     needs = needs_of(
         setup.folders,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pixart_sigma.model import TransformerConfig
+from pixart_sigma.model.activation_memory import combines
 from pixart_sigma.model.config import CAPTION_LENGTH_MULTIPLE, MLP_RATIO
 from pixart_sigma.model.kv_compression import num_kept_tokens, replicated_grid
 from pixart_sigma.training.plan.cost import ActivationCheckpointing, token_grid
@@ -114,9 +115,11 @@ def _block(
     copies = 2 if element < _FP32 else int(_kept(config, grid, index) < grid[0] * grid[1])
     total += copies * element * sources * width
     if _convolves(config, grid, index):
-        # The convolution's results, which are normed, and its weights combined with those of the projections.
+        # The convolution's results, which are normed. What it has beside: its weights combined with those of the
+        # projections, or the projected tokens and another order of them.
         window = config.kv_compression.ratio  # type: ignore[union-attr]
-        total += 2 * element * (keys * width + window * width**2)
+        beside = window * width**2 if combines(keys, width) else sources * width
+        total += 2 * element * (keys * width + beside)
     if kernel == "fused":
         total += 2 * _FP32 * tokens * heads  # logarithms of the sums
     else:
@@ -135,7 +138,9 @@ def _products(
     keys = batch.batch_size * _kept(config, grid, index)
     # q, attended, out; the caption's q, attended, out; the MLP's two.
     per_token = 3 + 3 + MLP_RATIO + 1
-    return float(element * config.width * (per_token * tokens + 2 * keys))
+    by_token = _convolves(config, grid, index) and not combines(keys, config.width)
+    projected = batch.batch_size * _sources(config, grid, index) if by_token else keys
+    return float(element * config.width * (per_token * tokens + 2 * projected))
 
 
 def _ends(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pixart_sigma.diffusion.objective import hybrid_loss
 from pixart_sigma.diffusion.sampling import denoise
 from pixart_sigma.diffusion.schedule import NoiseSchedule
+from pixart_sigma.encoders.t5 import T5Encoder
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.training.pipeline_folder import build_scheduler
 from pixart_sigma.training.recipe.transformer import ObjectiveRecipe
@@ -66,11 +67,11 @@ class TransformerObjective(nn.Module):
     def __init__(
         self,
         transformer: PixArtTransformer,
-        text_encoder: Any | None,
+        text_encoder: T5Encoder | None,
         recipe: ObjectiveRecipe,
         schedule: NoiseSchedule,
     ) -> None:
-        """text_encoder: a transformers T5EncoderModel that learns along, or None."""
+        """text_encoder: one that learns along, or None."""
         super().__init__()
         self.transformer = transformer
         self.text_encoder = text_encoder
