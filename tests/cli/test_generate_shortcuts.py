@@ -58,9 +58,12 @@ def test_what_was_left_out_is_written_in_the_picture(
         ),
         (
             ["--freeze-captions-after", "21"],
-            "freeze_captions_after 21 is outside 1 to 20, the number of steps",
+            "freeze_captions_after 21 is outside 1 to 19, for 20 steps",
         ),
-        (["--reuse-blocks", "0"], "reuse_blocks 0 is outside 1 to 20"),
+        (["--reuse-blocks", "0"], "reuse_blocks 0 is outside 2 to 20"),
+        (["--reuse-blocks", "10000"], "reuse_blocks 10000 is outside 2 to 20"),
+        (["--reuse-blocks", "1.5"], "reuse_blocks '1.5' is no whole number of steps"),
+        (["--guidance-interval", "0:1"], "guidance interval 0:1 leaves out none of 20 steps"),
         (["--reuse-blocks", "x.toml"], "reuse schedule x.toml cannot be read"),
     ],
 )

@@ -13,7 +13,13 @@ from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model import KVCompression, PixArtTransformer, TransformerConfig
 from pixart_sigma.model import int8 as module
 from pixart_sigma.model.int8 import Int8Linear, check_int8_device, int8_layers, quantise_linears
-from pixart_sigma.model.int8_memory import LINEAR_LAYERS, is_in_8_bits, product_bytes, weight_bytes
+from pixart_sigma.model.int8_memory import (
+    LINEAR_LAYERS,
+    check_int8_width,
+    is_in_8_bits,
+    product_bytes,
+    weight_bytes,
+)
 
 
 def tiny(**options) -> PixArtTransformer:
@@ -153,6 +159,33 @@ def test_a_device_without_whole_numbers_is_refused() -> None:
     check_int8_device(torch.device("cpu"))
     with pytest.raises(InvalidInput, match=r"from Turing on, not on mps:0; use --device cpu"):
         check_int8_device(torch.device("mps", 0))
+
+
+def test_rocm_is_refused_and_an_nvidia_gpu_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 4))
+    monkeypatch.setattr(torch.version, "hip", None)
+    check_int8_device(torch.device("cuda", 0))
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    check_int8_device(torch.device("cpu"))
+    with pytest.raises(
+        InvalidInput, match=r"NVIDIA GPUs from Turing on, not on cuda:0 of ROCm; use --device cpu"
+    ):
+        check_int8_device(torch.device("cuda", 0))
+
+
+def test_widths_are_judged_as_layers_are() -> None:
+    for head_dim in range(2, 14, 2):
+        config = TransformerConfig(num_layers=1, num_attention_heads=2, attention_head_dim=head_dim)
+        refused = []
+        for check in (
+            lambda config=config: check_int8_width(config),
+            lambda config=config: Int8Linear(nn.Linear(config.width, 4 * config.width)),
+        ):
+            try:
+                check()
+            except InvalidInput as error:
+                refused.append(str(error))
+        assert len(refused) == (0 if config.width % 8 == 0 else 2)
 
 
 def test_what_it_takes_is_known_without_torch() -> None:

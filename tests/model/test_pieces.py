@@ -217,6 +217,50 @@ def test_activation_bytes_are_what_lives_at_once(monkeypatch, compression, grid,
         assert predicted < 5 * batch * grid[0] * grid[1] * config.width * dtype.itemsize
 
 
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_projections_that_are_not_plain_take_each_token(
+    monkeypatch: pytest.MonkeyPatch, qk_norm: bool
+) -> None:
+    """As in 8 bits; what such a layer needs for itself is counted elsewhere."""
+
+    class OtherLinear(torch.nn.Module):
+        def __init__(self, linear: torch.nn.Linear) -> None:
+            super().__init__()
+            self.weight, self.bias = linear.weight, linear.bias
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return F.linear(tokens, self.weight, self.bias)
+
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda queries, *_, attn_mask=None: torch.empty_like(queries)
+    )
+    config = TransformerConfig(
+        num_layers=1,
+        caption_channels=16,
+        qk_norm=qk_norm,
+        kv_compression=KVCompression((2, 2), "conv", (0,)),
+    )
+    grid, peaks = (135, 240), {}
+    said = {plain: activation_bytes(config, grid, 2, 4, plain_projections=plain) for plain in (True, False)}
+    for plain in (True, False):
+        with torch.device("meta"):
+            model = PixArtTransformer(config).eval()
+            tokens = torch.empty(2, grid[0] * grid[1], config.width)
+        attention = model.transformer_blocks[0].attn1
+        if not plain:
+            for name in ("to_q", "to_k", "to_v"):
+                setattr(attention, name, OtherLinear(getattr(attention, name)))
+        with torch.no_grad(), LiveBytes() as live:
+            attention(tokens + 0, grid, None)
+        peaks[plain] = live.peak + tokens.nbytes  # the residual
+        # Beyond it is the copy that a convolution may make of its input, and makes on no meta device.
+        assert peaks[plain] <= 1.001 * said[plain] <= 1.2 * peaks[plain]
+    if qk_norm:  # keys are taken token by token in any case
+        assert said[True] == said[False]
+    else:
+        assert said[True] < 0.9 * peaks[False]
+
+
 def test_condition_bytes_are_those_of_the_conditions() -> None:
     model = tiny()
     captions, _ = conditions(model)

@@ -17,6 +17,7 @@ from pixart_sigma.diffusion.shortcuts.plan import ReuseSchedule
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.config import KVCompression
 from pixart_sigma.model.int8 import int8_layers
+from pixart_sigma.model.int8_memory import product_bytes
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.memory.needs import needs_of
@@ -27,9 +28,9 @@ from pixart_sigma.pipeline.request import Lora, Request
 from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts, parse_shortcuts, read_schedule
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.folder import find_pipeline
-from pixart_sigma.weights.transformer import with_kv_compression
+from pixart_sigma.weights.transformer import save_transformer, with_kv_compression
 from tiny_lora import write_lora_file
-from tiny_pipeline import write_tiny_pipeline
+from tiny_pipeline import TRANSFORMER, write_tiny_pipeline
 
 SMALL: dict[str, Any] = {"height": 64, "width": 48, "num_steps": 4, "output": "latents"}
 BLOCKS, STEPS = 4, 4
@@ -73,6 +74,14 @@ def test_what_users_write(tmp_path: Path) -> None:
     assert said == {"guidance_interval": "0:1", "freeze_captions_after": "5"}
 
 
+@pytest.mark.parametrize("text", ["10000", "-2", "0"])
+def test_any_whole_number_is_a_number_of_steps_for_the_range_to_judge(text: str) -> None:
+    asked = parse_shortcuts(None, None, text)
+    assert asked.reuse_blocks == int(text)
+    with pytest.raises(InvalidInput, match=rf"^reuse_blocks {text} is outside 2 to 20, for 20 steps; 2 is a"):
+        asked.check(20, True)
+
+
 def test_a_schedule_is_read_by_sublayer_step_and_block(tmp_path: Path) -> None:
     schedule = read_schedule(write_rows(tmp_path / "mine.toml"))
     assert (schedule.num_steps, schedule.num_blocks, schedule.name) == (4, 4, "mine.toml")
@@ -97,7 +106,8 @@ def test_what_ecad_writes_is_the_same(tmp_path: Path) -> None:
         (("0.2:1.5", None, None), "guidance interval 0.2:1.5 is not"),
         (("0:nan", None, None), "guidance interval 0:nan is not"),
         ((None, None, "often"), "reuse_blocks 'often' is neither a number of steps nor a schedule's file"),
-        ((None, None, "-2"), "reuse_blocks '-2' is neither"),
+        ((None, None, "1.5"), "reuse_blocks '1.5' is no whole number of steps; write for example 2"),
+        ((None, None, "inf"), "reuse_blocks 'inf' is no whole number"),
         ((None, None, "nowhere.toml"), "reuse schedule nowhere.toml cannot be read (No such file"),
         ((None, None, "mine.yaml"), "reuse schedule mine.yaml is neither .toml nor .json"),
     ],
@@ -157,11 +167,21 @@ def test_json_of_anybody_else_is_refused(text: str, message: str, tmp_path: Path
         (
             Shortcuts(None, 0),
             {},
-            "freeze_captions_after 0 is outside 1 to 4, the number of steps; 2 is a start",
+            "freeze_captions_after 0 is outside 1 to 3, for 4 steps; 2 is a start",
         ),
-        (Shortcuts(None, 5), {}, "freeze_captions_after 5 is outside 1 to 4"),
-        (Shortcuts(None, None, 0), {}, "reuse_blocks 0 is outside 1 to 4"),
-        (Shortcuts(None, None, 5), {}, "reuse_blocks 5 is outside 1 to 4"),
+        (Shortcuts(None, 4), {}, "freeze_captions_after 4 is outside 1 to 3, for 4 steps; 2 is a start"),
+        (Shortcuts(None, None, 1), {}, "reuse_blocks 1 is outside 2 to 4, for 4 steps; 2 is a start"),
+        (Shortcuts(None, None, 5), {}, "reuse_blocks 5 is outside 2 to 4"),
+        (Shortcuts(None, 1), {"num_steps": 1}, "freeze_captions_after 1 leaves nothing out of a single step"),
+        (Shortcuts(None, None, 2), {"num_steps": 1}, "reuse_blocks 2 leaves nothing out of a single step"),
+        (Shortcuts((0.0, 1.0)), {}, "guidance interval 0:1 leaves out none of 4 steps; narrow it"),
+        (Shortcuts((0.1, 0.9)), {}, "guidance interval 0.1:0.9 leaves out none of 4 steps; narrow it"),
+        (Shortcuts((0.0, 0.5), 2), {}, "guidance interval 0:0.5 leaves out none of the first 2 steps"),
+        (
+            Shortcuts(None, None, EVERY(1, 4, 4)),
+            {},
+            "reuse schedule every 1 computes everything at every step; leave something out in it",
+        ),
         (
             Shortcuts(None, None, EVERY(2, 5, 4)),
             {},
@@ -173,7 +193,7 @@ def test_a_request_that_a_shortcut_does_not_fit_is_refused(
     shortcuts: Shortcuts, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidInput) as raised:
-        Request(("a house",), num_steps=4, shortcuts=shortcuts, **options)
+        Request(("a house",), **({"num_steps": 4, "shortcuts": shortcuts} | options))
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
 
@@ -220,7 +240,10 @@ def counted(model: TextToImage) -> Iterator[list[int]]:
     ],
     ids=str,
 )
-def test_where_nothing_is_left_out_the_picture_is_equal(model: TextToImage, shortcuts: Shortcuts) -> None:
+def test_where_nothing_is_left_out_the_picture_is_equal(
+    model: TextToImage, shortcuts: Shortcuts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shortcuts, "check", lambda *_: None)  # which refuses what does nothing
     exact = model("a red house", negative_prompt="blurry", num_images=2, **SMALL).latents
     found = model("a red house", negative_prompt="blurry", num_images=2, shortcuts=shortcuts, **SMALL).latents
     assert torch.equal(found, exact)
@@ -264,10 +287,12 @@ def test_branches_apart_and_weights_that_visit_make_the_same_picture(model: Text
     assert not any("forward" in vars(block) for block in model.transformer.transformer_blocks)
 
 
-def test_without_guidance_and_with_compression(model: TextToImage) -> None:
+def test_without_guidance_and_with_compression(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     common = SMALL | {"kv_compression": (2, 2), "guidance_scale": 1.0}
     exact = model("a red house", **common).latents
-    assert torch.equal(model("a red house", shortcuts=Shortcuts(None, None, 1), **common).latents, exact)
+    with monkeypatch.context() as patched:
+        patched.setattr(Shortcuts, "check", lambda *_: None)
+        assert torch.equal(model("a red house", shortcuts=Shortcuts(None, None, 1), **common).latents, exact)
     with counted(model) as batches:
         model("a red house", shortcuts=Shortcuts(None, 2, 2), **SMALL, guidance_scale=1.0)
     assert batches == [1] * 8
@@ -312,6 +337,32 @@ def test_what_is_kept_is_planned_for(strong_folder: Path) -> None:
     assert working(plain, int8=True) > working(plain)
 
 
+def test_in_8_bits_a_convolution_of_keys_is_planned_token_by_token(tmp_path: Path) -> None:
+    folder = write_tiny_pipeline(tmp_path / "tiny")
+    config = replace(TRANSFORMER, kv_compression=KVCompression((2, 2), "conv", tuple(range(BLOCKS))))
+    save_transformer(PixArtTransformer(config), folder / "transformer")
+    request = Request(("a red house",), height=2048, width=2048)
+    working = {}
+    for int8 in (False, True):
+        needs = needs_of(
+            find_pipeline(folder),
+            request,
+            DIFFUSERS,
+            torch.float32,
+            torch.device("cpu"),
+            adapted=False,
+            process_bytes=0,
+            int8=int8,
+        )
+        working[int8] = needs.denoise_working(1, True)
+    rows = 2 * 128 * 128
+    unit = rows * config.width * 4
+    # Attention's peak, 5.25 times the tokens, instead of the MLP's, which works on a quarter of them at once: 4.5.
+    assert working[True] - working[False] - product_bytes(config, rows) == pytest.approx(
+        0.75 * unit, rel=0.01
+    )
+
+
 def test_int8_in_a_pipeline(strong_folder: Path, tmp_path: Path) -> None:
     """Merged with a LoRA, with compressed keys and values, and with weights that visit."""
     lora = Lora(write_lora_file(tmp_path / "style.safetensors"))
@@ -341,6 +392,27 @@ def test_compression_takes_layers_in_8_bits_along(strong_folder: Path) -> None:
 def test_int8_for_a_transformer_that_is_shared_is_refused(model: TextToImage, strong_folder: Path) -> None:
     with pytest.raises(InvalidInput, match="int8 is for a transformer that is loaded"):
         TextToImage.from_pretrained(strong_folder, transformer=model.transformer, int8=True)
+
+
+def test_int8_is_refused_by_the_plan_for_the_device_that_blocks_would_visit(
+    strong_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Setup, "torch_device", property(lambda _: torch.device("mps", 0)))
+    setup = Setup(find_pipeline(strong_folder), "float32", int8=True)
+    with pytest.raises(
+        InvalidInput, match="int8 runs on a CPU and on NVIDIA GPUs from Turing on, not on mps:0"
+    ):
+        plan_generation(setup, Request(("a red house",), height=64, width=48))
+
+
+def test_int8_is_refused_by_the_plan_for_sizes_that_are_not_aligned(tmp_path: Path) -> None:
+    folder = write_tiny_pipeline(tmp_path / "narrow")
+    config = replace(TRANSFORMER, attention_head_dim=6)
+    save_transformer(PixArtTransformer(config), folder / "transformer")
+    with pytest.raises(InvalidInput, match="multiples of 8, and this model's width is 12; leave --int8 out"):
+        plan_generation(
+            Setup(find_pipeline(folder), int8=True), Request(("a red house",), height=64, width=48)
+        )
 
 
 def test_int8_weights_are_planned_for(strong_folder: Path) -> None:

@@ -42,7 +42,7 @@ class Autoencoder:
         """
         on_cpu = torch.device(device).type == "cpu"
         order = torch.channels_last if on_cpu else torch.contiguous_format
-        self.model.to(device).to(memory_format=order)  # type: ignore[call-overload]
+        self.model.to(device).to(memory_format=order)
         return self
 
     @property

@@ -76,12 +76,13 @@ class Int8Linear(nn.Module):
 def check_int8_device(device: torch.device) -> None:
     """Raises InvalidInput for a device on which torch does not multiply whole numbers."""
     fits = device.type == "cpu"
-    if device.type == "cuda":
-        fits = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
+    rocm = device.type == "cuda" and torch.version.hip is not None  # torch calls AMD's GPUs cuda, too
+    if device.type == "cuda" and not rocm:
+        fits = torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
     if not fits:
         raise InvalidInput(
-            f"int8 runs on a CPU and on NVIDIA GPUs from Turing on, not on {device}; use --device cpu, or leave --int8 "
-            "out"
+            f"int8 runs on a CPU and on NVIDIA GPUs from Turing on, not on {device}{' of ROCm' if rocm else ''}; use "
+            "--device cpu, or leave --int8 out"
         )
 
 

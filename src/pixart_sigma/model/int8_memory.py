@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.config import MLP_RATIO, TransformerConfig
 
 LEVELS = 127
@@ -30,6 +31,15 @@ _PRODUCT_BYTES = 4 + 4  # as whole numbers, and scaled
 def is_in_8_bits(name: str) -> bool:
     """Whether a parameter of the transformer is, by its name."""
     return _WEIGHT.fullmatch(name) is not None
+
+
+def check_int8_width(config: TransformerConfig) -> None:
+    """Raises InvalidInput for a transformer whose blocks have layers of sizes that are not taken."""
+    if config.width % WIDTH_MULTIPLE:  # all sizes are multiples of it
+        raise InvalidInput(
+            f"int8 multiplies layers whose sizes are multiples of {WIDTH_MULTIPLE}, and this model's width is "
+            f"{config.width}; leave --int8 out"
+        )
 
 
 def weight_bytes(out_features: int, in_features: int) -> int:

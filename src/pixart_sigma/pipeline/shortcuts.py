@@ -27,7 +27,6 @@ from pixart_sigma.model.config import TransformerConfig
 _WHOLE = (0.0, 1.0)
 _ECAD = "cache_schedule"
 _ECAD_SUBLAYERS = ("attn1", "attn2", "ff")  # in the order of SUBLAYERS
-_MOST = 1000  # steps or blocks; more than any sampling or model has
 
 
 @dataclass(frozen=True)
@@ -50,29 +49,41 @@ class Shortcuts:
             check_interval(self.guidance_interval)
 
     def check(self, num_steps: int, guided: bool) -> None:
-        """Raises InvalidInput for what does not fit a sampling of so many steps, guided or not, whatever the model."""
+        """Raises InvalidInput for what does not fit a sampling of so many steps, guided or not, whatever the model.
+
+        So it does for what would leave nothing out: a picture would be said to have a shortcut that it has not.
+        """
         if self.freeze_captions_after is not None:
-            _check_steps("freeze_captions_after", self.freeze_captions_after, num_steps)
-        if isinstance(self.reuse_blocks, int):
-            _check_steps("reuse_blocks", self.reuse_blocks, num_steps)
-        elif self.reuse_blocks is not None and self.reuse_blocks.num_steps != num_steps:
-            raise InvalidInput(
-                f"reuse schedule {self.reuse_blocks.name} is for {self.reuse_blocks.num_steps} steps, not "
-                f"{num_steps}; sample in as many (--steps {self.reuse_blocks.num_steps}), or use another schedule"
+            most = num_steps - 1
+            _check_steps(
+                "freeze_captions_after", self.freeze_captions_after, (1, most), num_steps // 2, num_steps
             )
-        if self.guidance_interval is None:
-            return
-        low, high = self.guidance_interval
+        if isinstance(self.reuse_blocks, int):
+            _check_steps("reuse_blocks", self.reuse_blocks, (2, num_steps), 2, num_steps)
+        elif self.reuse_blocks is not None:
+            _check_schedule(self.reuse_blocks, num_steps)
+        if self.guidance_interval is not None:
+            self._check_interval(self.guidance_interval, num_steps, guided)
+
+    def _check_interval(self, interval: tuple[float, float], num_steps: int, guided: bool) -> None:
+        """Whether some steps are guided and some are not, of those that would be."""
+        low, high = interval
         if not guided:
             raise InvalidInput(
                 f"guidance interval {low:g}:{high:g} needs guidance, and guidance scale 1 turns it off; raise the "
                 "scale, or leave the interval out"
             )
-        if not any(guided_steps(num_steps, self.guidance_interval, self.freeze_captions_after)):
-            before = "" if self.freeze_captions_after is None else "the first "
+        steps = guided_steps(num_steps, interval, self.freeze_captions_after)
+        before = "" if self.freeze_captions_after is None else "the first "
+        those = f"{before}{self.freeze_captions_after or num_steps} steps"
+        if not any(steps):
             raise InvalidInput(
-                f"guidance interval {low:g}:{high:g} holds none of {before}"
-                f"{self.freeze_captions_after or num_steps} steps; widen it, or turn guidance off (--guidance-scale 1)"
+                f"guidance interval {low:g}:{high:g} holds none of {those}; widen it, or turn guidance off "
+                "(--guidance-scale 1)"
+            )
+        if steps == guided_steps(num_steps, _WHOLE, self.freeze_captions_after):
+            raise InvalidInput(
+                f"guidance interval {low:g}:{high:g} leaves out none of {those}; narrow it, or leave the interval out"
             )
 
     def plan(self, num_steps: int, num_blocks: int, guided: bool) -> StepPlan:
@@ -161,13 +172,23 @@ def _parse_interval(text: str) -> tuple[float, float]:
 
 
 def _parse_reuse(text: str) -> int | ReuseSchedule:
-    if text.isdecimal() and len(text) <= len(str(_MOST)):
-        return int(text)
+    number = _parse_number(text)
+    if number is not None:
+        if not number.is_integer():
+            raise InvalidInput(f"reuse_blocks {text!r} is no whole number of steps; write for example 2")
+        return int(number)
     if "." not in text and not Path(text).exists():
         raise InvalidInput(
             f"reuse_blocks {text!r} is neither a number of steps nor a schedule's file; write for example 2"
         )
     return read_schedule(Path(text))
+
+
+def _parse_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 Column = Sequence[Sequence[bool]]
@@ -224,8 +245,25 @@ def _alike(columns: list[Column], path: Path) -> list[Column]:
     return columns
 
 
-def _check_steps(name: str, value: int, num_steps: int) -> None:
-    if not 1 <= value <= num_steps:
+def _check_schedule(schedule: ReuseSchedule, num_steps: int) -> None:
+    if schedule.num_steps != num_steps:
         raise InvalidInput(
-            f"{name} {value} is outside 1 to {num_steps}, the number of steps; {max(1, num_steps // 2)} is a start"
+            f"reuse schedule {schedule.name} is for {schedule.num_steps} steps, not {num_steps}; sample in as many "
+            f"(--steps {schedule.num_steps}), or use another schedule"
+        )
+    if all(one for step in schedule.computed for block in step for one in block):
+        raise InvalidInput(
+            f"reuse schedule {schedule.name} computes everything at every step; leave something out in it, or leave "
+            "the schedule out"
+        )
+
+
+def _check_steps(name: str, value: int, allowed: tuple[int, int], start: int, num_steps: int) -> None:
+    """allowed: the least and the most with which something is left out of so many steps."""
+    lowest, highest = allowed
+    if lowest > highest:
+        raise InvalidInput(f"{name} {value} leaves nothing out of a single step; leave {name} out")
+    if not lowest <= value <= highest:
+        raise InvalidInput(
+            f"{name} {value} is outside {lowest} to {highest}, for {num_steps} steps; {start} is a start"
         )

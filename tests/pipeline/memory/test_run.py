@@ -357,3 +357,14 @@ def test_the_predicted_peak_is_what_is_measured(side: int, limit: str) -> None:
     told = json.loads(finished.stdout)
     measured = max(told["measured"].values())
     assert max(told["predicted"].values()) == pytest.approx(measured, rel=0.15)
+
+
+def test_a_text_encoder_that_would_not_load_is_refused_by_the_plan(setup: Setup, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(setup.folders["transformer"], folder)
+    path = folder / "text_encoder" / "config.json"
+    content = json.loads(path.read_text())
+    del content["d_kv"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=r"config\.json .*it has no d_kv"):
+        plan_generation(Setup(find_pipeline(folder), device="cpu"), REQUEST)

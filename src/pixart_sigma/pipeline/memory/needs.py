@@ -22,12 +22,13 @@ from pixart_sigma.encoders.autoencoder_memory import (
     spilled_decode_bytes,
 )
 from pixart_sigma.encoders.blended_tiles import TILE_SIDES
+from pixart_sigma.encoders.t5_files import read_t5_config
 from pixart_sigma.encoders.text_holds import TEXT_HOLDS, TextHold
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod, find_spill_folder
 from pixart_sigma.encoders.tokenizer import Tokenizer
 from pixart_sigma.model.activation_memory import activation_bytes, condition_bytes
 from pixart_sigma.model.config import TransformerConfig
-from pixart_sigma.model.int8_memory import is_in_8_bits, product_bytes, weight_bytes
+from pixart_sigma.model.int8_memory import check_int8_width, is_in_8_bits, product_bytes, weight_bytes
 from pixart_sigma.pipeline.captions import asked_groups, asks_for_null
 from pixart_sigma.pipeline.memory.limit import MIB
 from pixart_sigma.pipeline.memory.plan import Needs, PartBytes
@@ -86,10 +87,13 @@ def needs_of(
 
     adapted: LoRAs are merged, for which the transformer is in fp32 for a moment. text_hold, prompt_cache, int8: as in
     `Setup`; where all prompts are known, no text encoder is needed. Raises WeightsError for files that
-    are missing or broken, InvalidInput for a compression that the model cannot have.
+    are missing or broken, InvalidInput for a compression that the model cannot have, and for a width that int8 does
+    not take.
     """
     checkpoint = read_checkpoint(folders.transformer)
     config = _compressed(checkpoint, request)
+    if int8:
+        check_int8_width(config)
     height = request.height or config.sample_size * LATENT_SCALE
     width = request.width or config.sample_size * LATENT_SCALE
     size = (height, width)
@@ -108,7 +112,9 @@ def needs_of(
     grid = (height // TOKEN_SIDE, width // TOKEN_SIDE)
 
     def denoise_working(pictures: int, together: bool) -> int:
-        working = _denoise_bytes(config, request, pictures, lengths, guided, together, grid, dtype.itemsize)
+        working = _denoise_bytes(
+            config, request, pictures, lengths, guided, together, grid, dtype.itemsize, int8
+        )
         working += request.shortcuts.kept_bytes(
             config, grid, request.num_steps, guided, pictures, dtype.itemsize
         )
@@ -169,21 +175,15 @@ def needs_of(
 
 
 def read_t5_shape(folders: PipelineFolders) -> T5Shape:
-    """From the text encoder's config.json; what it leaves out is as transformers has it. Raises WeightsError."""
-    content = read_json(folders["text_encoder"] / "text_encoder" / "config.json")
-
-    def number(key: str, default: int) -> int:
-        value = content.get(key, default)
-        return value if isinstance(value, int) else default
-
-    heads = number("num_heads", 8)
+    """From the text encoder's config.json. Raises WeightsError, as whoever loads it does."""
+    config = read_t5_config(folders["text_encoder"] / "text_encoder")
     return T5Shape(
-        number("d_model", 512),
-        heads * number("d_kv", 64),
-        number("d_ff", 2048),
-        heads,
-        number("num_layers", 6),
-        number("vocab_size", 32128),
+        config.d_model,
+        config.num_heads * config.d_kv,
+        config.d_ff,
+        config.num_heads,
+        config.num_layers,
+        config.vocab_size,
     )
 
 
@@ -284,6 +284,7 @@ def _denoise_bytes(
     together: bool,
     grid: tuple[int, int],
     itemsize: int,
+    int8: bool,
 ) -> int:
     """Of the transformer's passes, or of preparing their captions if that takes more."""
 
@@ -301,7 +302,7 @@ def _denoise_bytes(
         # As they come from the blocks, as zeros to be filled, and filled.
         preparing = 3 * conditions(pictures, longest)
     batch = pictures * (2 if guided and together else 1)
-    return max(kept + activation_bytes(config, grid, batch, itemsize), preparing)
+    return max(kept + activation_bytes(config, grid, batch, itemsize, plain_projections=not int8), preparing)
 
 
 def _part_weights(folder: Path, stem: str) -> dict[str, Tensor]:
