@@ -36,17 +36,17 @@ def run_inference(
     output: Output,
     say: Say,
 ) -> Outcome:
-    """Run a suite on inference. scenarios, dtypes: names; none: all. num_steps: of a picture, for suite pipeline.
+    """Run a suite on inference. scenarios, dtypes: names; none: all, but for heavy scenarios on a CPU.
 
-    compiled: rows of both sides compiled too, for suite transformer. Raises InvalidInput for unknown names and for
-    numbers out of range, MissingDependency where nothing can be compiled.
+    num_steps: of a picture, for suite pipeline. compiled: rows of both sides compiled too, for suite transformer.
+    Raises InvalidInput for unknown names and for numbers out of range, MissingDependency where nothing can be compiled.
     """
     check_rounds(rounds)
-    chosen = choose_inference(suite, list(scenarios))
+    where = resolve_device(device)
+    chosen = choose_inference(suite, list(scenarios), where.type)
     precisions = chosen_dtypes(list(dtypes))
     if num_steps is not None:
         Request(("a prompt",), num_steps=num_steps)  # which knows the rule
-    where = resolve_device(device)
     if compiled:
         check_compiler()
     keep_freed_memory()

@@ -15,6 +15,7 @@ from pixart_sigma.benchmark.inference.random_pipeline import RandomPipeline
 from pixart_sigma.benchmark.outcome import Output
 from pixart_sigma.benchmark.processes import started
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.pipeline.device import DTYPES
 from workers_here import starting_here
 
 CPU = torch.device("cpu")
@@ -88,7 +89,10 @@ def test_ways_are_timed_beside_their_predictions(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "table.md").read_text() == outcome.text + "\n"
 
 
-def test_a_wrong_compression_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_wrong_compression_is_not_timed(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     in_a_way = worker.in_a_way
 
     def faulty(model: Any, way: Any) -> Any:
@@ -96,13 +100,13 @@ def test_a_wrong_compression_is_not_timed(tmp_path: Path, monkeypatch: pytest.Mo
         if way == "2x2 conv":
             attention = changed.transformer_blocks[1].attn1
             right = attention.forward
-            attention.forward = lambda *given: 1.1 * right(*given)
+            attention.forward = lambda *given: 1.01 * right(*given)
         return changed
 
     monkeypatch.setattr(measure, "started", starting_here(worker))
     scenario = TINY["kv-compression"][0]
-    RandomPipeline(tmp_path, torch.float32, CPU).provide(scenario.weights)
-    arguments = ("kv-compression", scenario, "float32", CPU, 1, tmp_path, silent)
+    RandomPipeline(tmp_path, DTYPES[dtype], CPU).provide(scenario.weights)
+    arguments = ("kv-compression", scenario, dtype, CPU, 1, tmp_path, silent)
     assert measure.measure_row(*arguments)["failed"] is None
     monkeypatch.setattr(worker, "in_a_way", faulty)
     row = measure.measure_row(*arguments)

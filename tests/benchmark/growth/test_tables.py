@@ -1,11 +1,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from pixart_sigma.benchmark.growth import compression_table, scaling_table
-from pixart_sigma.benchmark.growth.fit import Fit, fit_growth
+from pixart_sigma.benchmark.growth.fit import Fit, fit_growth, non_negative_least_squares
 from pixart_sigma.benchmark.growth.plot import draw, plot_growth
+from pixart_sigma.benchmark.growth.scenarios import WAY
 
 GATE = {"errors": {"prediction": 2e-6}, "tolerance": 1e-4}
 COMPRESSION: dict[str, Any] = {
@@ -29,6 +32,7 @@ COMPRESSION: dict[str, Any] = {
 
 def test_the_saving_stands_beside_the_predicted_one() -> None:
     whole, conv = compression_table.summarise([COMPRESSION])
+    assert conv["way (2x2: not exact)"] == "2x2 conv"
     assert whole["saved s"] is None
     assert whole["of the predicted saving"] is None
     assert (conv["s"], conv["saved s"], conv["predicted s"]) == (6.5, 4.5, 5.0)
@@ -63,6 +67,19 @@ def test_the_fit_finds_the_parts_and_none_is_negative() -> None:
     assert fit_growth([1, 2, 2], [1.0, 2.0, 2.0]) is None
 
 
+def test_the_fit_is_that_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    negative = 0
+    for rows in (3, 3, 4, 5, 6, 6, 6, 6):
+        columns = random.uniform(0, 1, (rows, 3)) ** [1, 2, 3]
+        wanted = random.uniform(0.5, 2, rows)
+        found = non_negative_least_squares(columns, wanted)
+        assert found == pytest.approx(nnls(columns, wanted)[0], abs=1e-9)
+        negative += bool((np.linalg.lstsq(columns, wanted, rcond=None)[0] < 0).any())
+    assert 0 < negative < 8
+    assert non_negative_least_squares(np.eye(3), -np.ones(3)).tolist() == [0, 0, 0]
+
+
 def scaling_row(tokens: int, timed: bool, dtype: str = "float32") -> dict[str, Any]:
     row: dict[str, Any] = {
         "scenario": f"of {tokens}",
@@ -85,7 +102,7 @@ SCALING = [scaling_row(tokens, tokens <= 16) for tokens in (4, 16, 8, 64)]
 
 
 def test_sizes_that_were_not_timed_are_marked() -> None:
-    rows = [row for row in scaling_table.summarise(SCALING) if row["way"] == "R = 1"]
+    rows = [row for row in scaling_table.summarise(SCALING) if row[WAY] == "R = 1"]
     assert [(row["tokens"], row["kind"]) for row in rows] == [
         (4, "measured"),
         (8, "measured"),

@@ -4,6 +4,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixart_sigma.benchmark.inference.flops import useful_flops
+from pixart_sigma.benchmark.inference.random_pipeline import build_autoencoder
 from pixart_sigma.benchmark.inference.scenarios import SCENARIOS, TINY, draw_inputs
 from pixart_sigma.model import PixArtTransformer
 
@@ -24,6 +25,17 @@ def test_captions_count_once_and_the_rest_at_every_step() -> None:
     assert three - two == two - one
     parts = sum(useful_flops(BY_NAME[name], 1) for name in ("t5-xxl", "xl-256", "decode-256"))
     assert one == pytest.approx(parts)
+
+
+def test_upsampling_counts_once_where_places_are_repeated() -> None:
+    (scenario, _) = TINY["vae"]
+    theirs = build_autoencoder(scenario.shapes).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        theirs.decode(draw_inputs(scenario).latents.to("meta"))
+    # Three levels of 8 channels end with 16, 32 and 64 places along a side.
+    places = sum(side**2 for side in (16, 32, 64))
+    needless = 2 * (9 - 4) * places * 8 * 8
+    assert useful_flops(scenario, 1) == counter.get_total_flops() - needless
 
 
 def test_a_forward_pass_is_what_torch_counts() -> None:

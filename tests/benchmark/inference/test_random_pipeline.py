@@ -39,10 +39,17 @@ def test_the_real_shapes_are_those_of_the_released_models() -> None:
 
 
 def test_scenarios_are_chosen_by_name() -> None:
-    assert [scenario.name for scenario in choose("transformer", [])] == ["xl-256", "xl-512", "xl-1024"]
-    assert choose("vae", ["tiny-encode"])[0].work == "encode"
-    with pytest.raises(InvalidInput, match="unknown scenario 'huge'; one of sigma-256, sigma-512, tiny"):
-        choose("pipeline", ["huge"])
+    assert [scenario.name for scenario in choose("transformer", [], "cpu")] == ["xl-256", "xl-512", "xl-1024"]
+    assert choose("vae", ["tiny-encode"], "cpu")[0].work == "encode"
+    with pytest.raises(
+        InvalidInput, match="unknown scenario 'huge'; one of sigma-256, sigma-512, sigma-1024, tiny"
+    ):
+        choose("pipeline", ["huge"], "cpu")
+    names = ["sigma-256", "sigma-512", "sigma-1024"]
+    assert [scenario.name for scenario in choose("pipeline", [], "cuda")] == names
+    assert [scenario.name for scenario in choose("pipeline", [], "cpu")] == names[:2]
+    (largest,) = choose("pipeline", names[2:], "cpu")
+    assert (largest.side, largest.latent_shape) == (1024, (1, 4, 128, 128))
     scenario = SCENARIOS["pipeline"][0]
     assert with_fewer_text_layers(scenario).shapes.text_encoder.num_layers == 6
     assert with_fewer_text_layers(scenario).shapes.transformer == scenario.shapes.transformer

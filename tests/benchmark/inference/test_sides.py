@@ -1,5 +1,7 @@
 """Both sides in one process, on the same tiny weights: the gate passes, and would notice what matters."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +76,27 @@ def test_the_gate_notices_what_goes_in_wrongly(
     failure = verdict(SCENARIOS[work], tiny_weights(dtype), dtype).failure
     assert failure is not None
     assert failure.startswith("the two sides differ: ")
+
+
+def test_ours_imports_before_it_loads_what_it_needs_and_nothing_of_theirs(tiny_weights: Folder) -> None:
+    """Else its memory would count an import, or leave out what a library that it has no use for takes."""
+    script = f"""
+import pathlib, sys, torch
+from pixart_sigma.benchmark.inference import ours
+from pixart_sigma.benchmark.inference.scenarios import TINY
+from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
+from pixart_sigma.benchmark.inference.work import Job
+cpu = torch.device("cpu")
+ours.load_libraries("picture")
+before = set(sys.modules)
+job = Job(TINY["pipeline"][0], pathlib.Path({str(tiny_weights("float32"))!r}), torch.float32, cpu, 2)
+ours.BUILDERS["picture"](job, Stopwatch(cpu))
+packages = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(sorted(packages & {{"tokenizers", "safetensors", "pixart_sigma", "PIL"}}))
+print(sorted(set(sys.modules) & {{"diffusers", "transformers"}}))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["[]", "[]"]
 
 
 def test_a_picture_and_a_pass_are_timed_by_stage(tiny_weights: Folder) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.inference import ours, worker
@@ -19,8 +20,9 @@ from pixart_sigma.benchmark.inference.switches import (
     REAL_TOKENS,
     SWITCHES,
     TIMESTEPS_ONCE,
+    UPSAMPLING,
 )
-from pixart_sigma.benchmark.inference.tasks import Setting
+from pixart_sigma.benchmark.inference.tasks import OURS, THEIRS, Setting, Side
 from pixart_sigma.benchmark.inference.work import Job, Outputs
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import TextEncoder
@@ -124,6 +126,24 @@ def test_the_autoencoder_decodes_in_the_default_format(tiny_weights: Folder, par
     assert all(seen)
 
 
+@pytest.mark.parametrize(
+    ("off", "products"), [((), 16), ((UPSAMPLING,), 36), ((CHANNELS_LAST, UPSAMPLING), 36)]
+)
+def test_an_enlarged_picture_is_convolved_where_every_place_is_repeated(
+    off: tuple[str, ...], products: int, tiny_weights: Folder, parts: dict[str, Any]
+) -> None:
+    picture(tiny_weights("float32"), *off)
+    autoencoder: Autoencoder = parts["autoencoder"]
+    for level in list(autoencoder.model.decoder.up_blocks)[:-1]:
+        (layer,) = level.upsamplers
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            layer(torch.ones(1, layer.conv.in_channels, 4, 4))
+        assert (
+            counter.get_total_flops()
+            == 2 * products * 4 * 4 * layer.conv.in_channels * layer.conv.out_channels
+        )
+
+
 @pytest.mark.parametrize("off", [(), (CAPTIONS_ONCE,), (REAL_TOKENS, CAPTIONS_ONCE, TIMESTEPS_ONCE)])
 def test_a_step_does_what_is_switched_off_and_nothing_else(
     off: tuple[str, ...], tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
@@ -149,13 +169,14 @@ def test_a_step_does_what_is_switched_off_and_nothing_else(
     assert compare(first, whole, torch.float32).failure is None
 
 
+@pytest.mark.parametrize("side", [OURS, THEIRS])
 @pytest.mark.parametrize("off", [(), (KEPT_MEMORY,)])
 def test_a_process_keeps_its_memory_unless_told_otherwise(
-    off: tuple[str, ...], tmp_path: Path, tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
+    off: tuple[str, ...], side: Side, tmp_path: Path, tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
     monkeypatch.setattr(worker, keep_freed_memory.__name__, lambda: called.append("kept"))
     setting = Setting("transformer", TINY["transformer"][0], "float32", CPU, 1, "step")
-    task = setting.task("ours", "ours", tiny_weights("float32"), tmp_path / "out.safetensors", off=off)
+    task = setting.task("a side", side, tiny_weights("float32"), tmp_path / "out.safetensors", off=off)
     worker._build(task.arguments)
     assert bool(called) == (not off)

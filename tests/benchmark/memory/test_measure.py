@@ -11,8 +11,11 @@ from pixart_sigma.benchmark.memory import measure, worker
 from pixart_sigma.benchmark.memory.scenarios import SCENARIOS, choose
 from pixart_sigma.benchmark.processes import Task, Worker
 from pixart_sigma.benchmark.run import Output, run_memory
+from pixart_sigma.encoders.autoencoder_memory import predict_decode_bytes
+from pixart_sigma.encoders.tiling import Tiling, find_spill_folder
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError
 from pixart_sigma.pipeline.memory.limit import GIB, MIB
+from pixart_sigma.weights.folder import read_json
 
 CPU = torch.device("cpu")
 
@@ -59,6 +62,19 @@ def test_every_kind_of_work_has_a_prediction_and_one_result(name: str, tmp_path:
     assert whole.keys() == divided.keys()
     for key, tensor in whole.items():
         torch.testing.assert_close(divided[key], tensor, rtol=0, atol=1e-4)
+
+
+def test_a_decode_is_predicted_with_its_weights(tmp_path: Path) -> None:
+    (scenario,) = choose(["tiny-decode"], "cpu")
+    assert scenario.weights is not None
+    RandomPipeline(tmp_path, torch.float32, CPU).provide(scenario.weights)
+    config = read_json(tmp_path / "vae" / "config.json")
+    weights = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    (_, divided) = scenario.ways
+    _, predicted = worker._decode(scenario, divided, tmp_path, CPU)
+    tiling = Tiling("exact", divided.limit_bytes, find_spill_folder())
+    above = predict_decode_bytes(config, *scenario.size, 4, tiling)
+    assert predicted == above + 4 * sum(weight.numel() for weight in weights.values())
 
 
 def test_a_way_that_fails_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

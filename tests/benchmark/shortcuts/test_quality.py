@@ -68,9 +68,11 @@ def test_likeness_is_the_mean_over_pictures(tmp_path: Path) -> None:
     flat(tmp_path / "lossy", [0, 255, 51])
     found = likeness(tmp_path / "lossy", tmp_path / "exact", prompts)
     assert found["psnr"]["estimate"] == pytest.approx((0 + 20 * np.log10(5)) / 2)  # of those that differ
+    assert found["equal"] == 1
     c1 = 2.55**2
     expected = np.mean([1, c1 / (255**2 + c1), c1 / (51**2 + c1)])
     assert found["ssim"]["estimate"] == pytest.approx(expected)
     same = likeness(tmp_path / "exact", tmp_path / "exact", prompts)
     assert same["psnr"] is None
+    assert same["equal"] == 3
     assert same["ssim"]["estimate"] == pytest.approx(1)

@@ -4,7 +4,7 @@ from pixart_sigma.benchmark.figures import render
 from pixart_sigma.benchmark.shortcuts.shortcuts_table import summarise
 
 NOTHING = dict.fromkeys(
-    ("failed", "exact_seconds", "seconds", "psnr", "ssim", "adherence", "adherence_change", "fid")
+    ("failed", "exact_seconds", "seconds", "equal", "psnr", "ssim", "adherence", "adherence_change", "fid")
 )
 
 
@@ -23,6 +23,7 @@ REUSE: dict[str, Any] = NOTHING | {
     "options": "--reuse-blocks 2",
     "exact_seconds": [2.0, 2.0, 4.0],
     "seconds": [1.0, 1.0, 1.0],
+    "equal": 3,
     "psnr": interval(25.04, 24.0, 26.0),
     "ssim": interval(0.9, 0.8876, 0.95),
     "adherence": interval(0.48, 0.38, 0.58),
@@ -39,6 +40,7 @@ def test_each_is_beside_the_exact_picture_of_its_own_rounds() -> None:
     assert exact["prompt adherence"] == "50% (40% to 60%)"
     assert reuse["speed"].startswith("2.00x (")
     assert int8["speed"] == "6.00x (6.00 to 6.00)"
+    assert (reuse["equal pictures"], exact["equal pictures"]) == (3, None)
     assert reuse["PSNR dB"] == "25.0 (24.0 to 26.0)"
     assert reuse["SSIM"] == "0.900 (0.888 to 0.950)"
     assert reuse["its change, points"] == "-2.0 (-5.0 to +1.0)"
@@ -56,5 +58,5 @@ def test_lossy_rows_say_so_and_failures_why() -> None:
     }
     page = render(figures)
     assert "| shortcut (not exact) | options |" in page
-    assert "| none (exact) | - | - | - | - | - | - | 50% (40% to 60%) | - | 12.345 |" in page
+    assert "| none (exact) | - | - | - | - | - | - | - | 50% (40% to 60%) | - | 12.345 |" in page
     assert "| int8 | failed: no such unit | - |" in page

@@ -15,7 +15,6 @@ from pixart_sigma.benchmark.start import run as suites
 from pixart_sigma.benchmark.start.measure import Side, sides
 from pixart_sigma.benchmark.start.scenarios import SCENARIOS, TINY
 from pixart_sigma.benchmark.start.start_table import summarise
-from pixart_sigma.cli import app
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError
 
 CPU = torch.device("cpu")
@@ -27,24 +26,26 @@ def silent(line: str) -> None:
 
 def in_this_process(side: Side, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a side's process prints."""
-    module, *arguments = side.arguments[1:]
-    if module == "pixart_sigma":
-        assert app.run(arguments) == 0
-    else:
-        monkeypatch.setattr(sys, "argv", ["driver", *arguments])
-        assert driver.main() == 0
+    monkeypatch.setattr(sys, "argv", ["driver", *side.arguments[2:]])
+    assert driver.main() == 0
     return capsys.readouterr().out
 
 
-def test_all_three_make_the_same_picture_and_the_scripts_tell_when(
+def test_all_three_make_the_same_picture_and_tell_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command, library, theirs = sides(TINY[0], CPU, tmp_path)
-    in_this_process(command, monkeypatch, capsys)
-    for side in (library, theirs):
+    for side in (command, library, theirs):
         began = time.monotonic()
         stamps = json.loads(in_this_process(side, monkeypatch, capsys).splitlines()[-1])
-        times = [began, stamps["imported"], stamps["first_step"], stamps["written"], time.monotonic()]
+        assert ("imported" in stamps) == (side is not command)
+        times = [
+            began,
+            stamps.get("imported", began),
+            stamps["first_step"],
+            stamps["written"],
+            time.monotonic(),
+        ]
         assert times == sorted(times)
         assert stamps["first_step"] < stamps["written"]
     for side in (command, library, theirs):
@@ -54,8 +55,8 @@ def test_all_three_make_the_same_picture_and_the_scripts_tell_when(
 
 
 def test_the_scenario_is_the_one_that_is_promised(tmp_path: Path) -> None:
-    command = " ".join(sides(SCENARIOS[0], CPU, tmp_path)[0].arguments)
-    assert "generate --model pocket --size 256x256 --steps 20" in command
+    command = json.loads(sides(SCENARIOS[0], CPU, tmp_path)[0].arguments[-1])["arguments"]
+    assert " ".join(command).startswith("generate --model pocket --size 256x256 --steps 20 ")
 
 
 def test_a_process_is_timed_from_its_start_and_tells_how_it_ended(tmp_path: Path) -> None:
@@ -66,6 +67,16 @@ def test_a_process_is_timed_from_its_start_and_tells_how_it_ended(tmp_path: Path
         Side("broken", ["-c", "raise SystemExit('it broke')"], tmp_path).run()
 
 
+def test_a_command_that_fails_is_no_picture(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.dumps({"side": "command", "arguments": ["generate", "--steps", "0", "a house"]})
+    monkeypatch.setattr(sys, "argv", ["driver", told])
+    with pytest.raises(SystemExit, match="2"):
+        driver.main()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: steps 0 is outside")
+
+
 def pretend(monkeypatch: pytest.MonkeyPatch, levels: dict[str, int]) -> list[str]:
     """Processes that only paint; → their names in the order in which they ran."""
     order: list[str] = []
@@ -74,7 +85,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, levels: dict[str, int]) -> list[str
         order.append(side.name)
         pixels = np.full((4, 4, 3), 100 + levels.get(side.name, 0), dtype=np.uint8)
         Image.fromarray(pixels).save(side.picture)
-        stamps = {} if side.name == measure.COMMAND else {"imported": 1.0, "first_step": 2.0}
+        stamps = {"first_step": 2.0} if side.name == measure.COMMAND else {"imported": 1.0, "first_step": 2.0}
         return stamps | {"ended": float(len(order))}
 
     monkeypatch.setattr(Side, "run", run)
@@ -116,13 +127,14 @@ def test_the_table_has_medians_and_a_dash_where_nothing_was_told() -> None:
         "steps": 20,
         "failed": None,
         "sides": {
-            measure.COMMAND: side([4.0, 5.0, 9.0], 1),
+            measure.COMMAND: side([4.0, 5.0, 9.0], 1, first_step=2.25),
             measure.LIBRARY: side([5.0, 5.0, 5.0], 0, imported=1.5, first_step=2.5),
             measure.THEIRS: side([10.0, 10.0, 10.0], 0, imported=6.0, first_step=8.0),
         },
     }
     command, library, theirs = summarise([row, row | {"failed": "no"}])[:3]
     assert (command["whole s"], command["fastest"], command["imports s"]) == (5.0, 4.0, None)
+    assert command["first step s"] == 2.25
     assert command["speed"].startswith("2.00x (")
     assert (library["imports s"], library["first step s"]) == (1.5, 2.5)
     assert theirs["speed"] == "1.00x"

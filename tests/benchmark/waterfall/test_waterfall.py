@@ -10,7 +10,13 @@ import torch
 
 from pixart_sigma.benchmark import machine
 from pixart_sigma.benchmark.inference import ours, worker
-from pixart_sigma.benchmark.inference.switches import CAPTIONS_ONCE, CHANNELS_LAST, KEPT_MEMORY, SWITCHES
+from pixart_sigma.benchmark.inference.switches import (
+    CAPTIONS_ONCE,
+    CHANNELS_LAST,
+    KEPT_MEMORY,
+    SWITCHES,
+    UPSAMPLING,
+)
 from pixart_sigma.benchmark.outcome import Output
 from pixart_sigma.benchmark.processes import Task, Worker
 from pixart_sigma.benchmark.waterfall import measure
@@ -51,9 +57,10 @@ def test_the_last_row_is_the_library_and_each_has_one_thing_more() -> None:
     for work, suite in (("picture", "pipeline"), ("step", "transformer")):
         assert measure.WORKS[suite] == work  # type: ignore[index]
         theirs, first, *others = links(work)  # type: ignore[arg-type]
-        assert theirs == ("diffusers", "diffusers", ())
-        assert first[0] == "everything off"
+        assert theirs == ("diffusers", "diffusers", (KEPT_MEMORY,))
+        assert first[0] == "everything that can be switched off"
         off = first[2]
+        assert KEPT_MEMORY in off  # as in the row beside it
         for name, side, left in others:
             assert side == "ours"
             assert name == f"+ {off[0]}"
@@ -74,7 +81,7 @@ def test_every_row_runs_beside_the_one_before(
     assert [[name for name, _ in pair] for pair in pairs] == [
         list(pair) for pair in itertools.pairwise(names)
     ]
-    assert pairs[-1][-1] == (f"+ {CHANNELS_LAST}", [])
+    assert pairs[-1][-1] == (f"+ {UPSAMPLING}", [])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["suite"] == "pipeline-waterfall"
     assert figures["options"] == {"rounds": 2, "steps": 2}
@@ -107,6 +114,24 @@ def test_a_row_that_is_not_diffusers_ends_the_chain(
     assert outcome.text.splitlines()[-1].startswith("| tiny | float32 | - |")
 
 
+def test_every_row_is_written_as_soon_as_it_is_there(
+    tmp_path: Path, pairs: list[list[tuple[str, list[str]]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[dict[str, Any]] = []
+    monkeypatch.setattr(Output, "write", lambda output, figures: written.append(figures))
+    outcome = suites.run_waterfall("transformer", ["tiny"], ["float32"], "cpu", 1, None, Output(), silent)
+    names = [name for name, _, _ in links("step")]
+    for number, figures in enumerate(written, 2):
+        (row,) = figures["rows"]
+        assert [link["name"] for link in row["links"]] == names[:number]
+        ended = (
+            {"incomplete": f"tiny in float32 ends before {names[number]!r}"} if number < len(names) else {}
+        )
+        assert {name: value for name, value in figures.items() if name == "incomplete"} == ended
+    assert len(written) == len(names) - 1
+    assert "Not all of it" not in outcome.text
+
+
 def test_what_cannot_be_is_refused_before_anything_runs() -> None:
     for names, dtypes, rounds, steps, message in (
         (["huge"], [], 1, None, "unknown scenario 'huge'"),
@@ -131,10 +156,10 @@ def link(name: str, seconds: float, before: float | None) -> dict[str, Any]:
     }
 
 
-def test_gains_are_over_the_row_before_and_over_everything_off() -> None:
+def test_gains_are_over_the_row_before_and_over_the_first_of_ours() -> None:
     chain = [
         link("diffusers", 12.0, None),
-        link("everything off", 10.0, 12.0),
+        link("everything that can be switched off", 10.0, 12.0),
         link("+ one", 5.0, 10.0),
         link("+ two", 4.0, 6.0),  # the row before was slower beside this one
     ]
@@ -149,7 +174,7 @@ def test_gains_are_over_the_row_before_and_over_everything_off() -> None:
     assert theirs["over the row before"] is None
     assert off["scenario"] == "sigma-256 (text layers: 6 of 24)"
     assert off["over the row before"] == "1.20x (1.20 to 1.20)"
-    assert [each["over everything off"] for each in (theirs, off, one, two)] == [
+    assert [each["over the first of ours"] for each in (theirs, off, one, two)] == [
         None,
         "1.00x",
         "2.00x",

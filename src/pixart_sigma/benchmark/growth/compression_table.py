@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from pixart_sigma.benchmark.growth.scenarios import WAY
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.evaluation.metrics.bootstrap import bootstrap_interval
 
@@ -80,6 +81,6 @@ def _line(row: Mapping[str, Any], way: str, **figures: Any) -> Row:
         "compressed blocks": f"{compressed} of {num_layers}",
         "tokens": row["tokens"],
         "dtype": row["dtype"],
-        "way": way,
+        WAY: way,
         **{head: figures.get(head) for head in _HEADS},
     }

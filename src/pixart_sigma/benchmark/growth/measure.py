@@ -1,7 +1,7 @@
 """Suites kv-compression and scaling: all ways of a scenario in processes of their own, in turns.
 
-A way is timed once its prediction is that of attention written plainly. A row that fails has its reason instead of
-figures.
+A way is timed once its prediction in fp32 is that of attention written plainly. A row that fails has its reason instead
+of figures.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 """How many seconds compression should save, from counted operations and from rates that were measured beside it.
 
+It has attention's products and those of the linear layers. It leaves out everything else that compression adds:
+continuing a grid and putting its tokens in order by window, mixing a window's tokens, the convolution's LayerNorm, and
+smaller or differently shaped products than those whose rate was measured.
+
 Knows nothing of how rates are measured, nor of what was saved.
 """
 
@@ -14,7 +18,11 @@ from pixart_sigma.training.plan.cost import forward_flops
 
 @dataclass(frozen=True)
 class Saving:
-    """Seconds of one forward pass. Products may cost more than without compression: a convolution has its own."""
+    """Seconds of one forward pass that are saved.
+
+    products: of an average, since a window's tokens are projected to keys and values as one; of a convolution none,
+    since each of them is projected, and less than none on a grid that is continued, where there are more of them.
+    """
 
     attention: float
     products: float

@@ -1,22 +1,25 @@
 """The process of one way of a scenario: `python -m pixart_sigma.benchmark.growth.worker ARGUMENTS`.
 
-Says how far its prediction is from that of attention written plainly, on the same weights, and then runs as it is.
+Says how far its prediction is from that of attention written plainly, on the same weights, and then runs as it is. That
+is looked at in fp32, whatever is timed: what a coarser one lets through is as large as what compression changes.
 Captions and timesteps are prepared beforehand, as for a step of many.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.growth.reference import written_plainly
-from pixart_sigma.benchmark.growth.scenarios import Way, choose, config_in, draw_inputs
-from pixart_sigma.benchmark.inference.gate import compare
+from pixart_sigma.benchmark.growth.scenarios import Scenario, Way, choose, config_in, draw_inputs
+from pixart_sigma.benchmark.inference.gate import Verdict, compare
 from pixart_sigma.benchmark.inference.scenarios import TIMESTEP
 from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
 from pixart_sigma.model import PixArtTransformer
@@ -33,26 +36,42 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
     (scenario,) = choose(arguments["suite"], [arguments["scenario"]], device.type)
     keep_freed_memory()
     folder = Path(arguments["folder"]) / "transformer"
-    model = in_a_way(load_transformer(folder, dtype), arguments["way"]).to(device)
-    inputs = draw_inputs(scenario)
-    latents = inputs.latents.to(device, dtype)
-    with torch.no_grad():
-        captions = model.prepare_captions(inputs.embeds.to(device, dtype), inputs.mask.to(device))
-        timesteps = model.prepare_timesteps(torch.tensor([TIMESTEP], device=device))
-
-    def forward() -> torch.Tensor:
-        with torch.no_grad():
-            return model(latents, captions, timesteps)
+    verdict = _compared(folder, scenario, arguments["way"], device)
+    _, forward = _prepared(folder, scenario, arguments["way"], dtype, device)
 
     def run() -> dict[str, float]:
         started = seconds_now(device)
         forward()
         return {"total": seconds_now(device) - started}
 
-    with written_plainly(model):
-        plain = forward().float()
-    verdict = compare({"prediction": forward().float()}, {"prediction": plain}, dtype)
     return {"gate": asdict(verdict), "failure": verdict.failure}, run
+
+
+def _compared(folder: Path, scenario: Scenario, way: Way, device: torch.device) -> Verdict:
+    """With attention written plainly; without what cuDNN rounds convolutions in fp32 to, unless it is told not to."""
+    model, forward = _prepared(folder, scenario, way, torch.float32, device)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with written_plainly(model):
+            plain = forward()
+        return compare({"prediction": forward()}, {"prediction": plain}, torch.float32)
+
+
+def _prepared(
+    folder: Path, scenario: Scenario, way: Way, dtype: torch.dtype, device: torch.device
+) -> tuple[PixArtTransformer, Callable[[], Tensor]]:
+    """The model, and a forward pass of it: what depends on the prompt and the schedule alone is done."""
+    model = in_a_way(load_transformer(folder, dtype), way).to(device)
+    inputs = draw_inputs(scenario)
+    latents = inputs.latents.to(device, dtype)
+    with torch.no_grad():
+        captions = model.prepare_captions(inputs.embeds.to(device, dtype), inputs.mask.to(device))
+        timesteps = model.prepare_timesteps(torch.tensor([TIMESTEP], device=device))
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return model(latents, captions, timesteps)
+
+    return model, forward
 
 
 def in_a_way(model: PixArtTransformer, way: Way) -> PixArtTransformer:

@@ -1,15 +1,15 @@
 """The operations that a scenario's result needs, whoever computes it: real caption tokens only, captions once a prompt.
 
-A side that does more, such as projecting padding, reaches a smaller share of the machine's rate. A multiply-add counts
-as two.
+A side that does more, such as projecting padding or convolving a place that is repeated four times, reaches a smaller
+share of the machine's rate. A multiply-add counts as two.
 """
 
 from __future__ import annotations
 
 import torch
 
-from pixart_sigma.benchmark.inference.random_pipeline import build_autoencoder
-from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, Scenario, draw_inputs
+from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, Scenario, Shapes, draw_inputs
+from pixart_sigma.encoders.kl_autoencoder import AutoencoderConfig, KLAutoencoder
 from pixart_sigma.training.plan.cost import forward_flops, text_encoder_flops
 
 _CAPTIONS = (1, PROMPT_TOKENS)  # the negative one is an end token
@@ -40,15 +40,27 @@ def _text(scenario: Scenario) -> float:
 
 
 def _autoencoder(scenario: Scenario, work: str) -> float:
-    """As torch counts them, on tensors without content."""
+    """As torch counts them, on tensors without content, in the package's own: it upsamples with the fewest products."""
     from torch.utils.flop_counter import FlopCounterMode
 
     inputs = draw_inputs(scenario)
     with torch.device("meta"):
-        model = build_autoencoder(scenario.shapes)
+        model = KLAutoencoder(_autoencoder_config(scenario.shapes))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if work == "decode":
             model.decode(inputs.latents.to("meta"))
         else:
             model.encode(inputs.pixels.to("meta"))
     return float(counter.get_total_flops())
+
+
+def _autoencoder_config(shapes: Shapes) -> AutoencoderConfig:
+    shape = shapes.autoencoder
+    return AutoencoderConfig(
+        block_out_channels=shape.channels,
+        layers_per_block=shape.layers_per_block,
+        latent_channels=shape.latent_channels,
+        norm_num_groups=shapes.norm_groups,
+        mid_block_add_attention=shape.middle_attention,
+        scaling_factor=shapes.scaling_factor,
+    )

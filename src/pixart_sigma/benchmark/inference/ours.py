@@ -19,15 +19,15 @@ from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.pipeline.device import DTYPES
-from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
+from pixart_sigma.pipeline.memory.run import import_libraries
+from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE, DEFAULT_SAMPLER
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.transformer import load_transformer
 
 
 def load_libraries(work: Work) -> None:
-    """Import what loading will need, so that its memory can be told from the work's; the rest is imported above."""
-    import diffusers.models.autoencoders.autoencoder_kl
-    import diffusers.schedulers.scheduling_dpmsolver_multistep  # noqa: F401
+    """Import what loading will need, so that its memory can be told from the work's: what is not imported above."""
+    import_libraries(None, DEFAULT_SAMPLER)
 
 
 def _forward(job: Job, watch: Stopwatch) -> Compute:

@@ -45,12 +45,16 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Some work of a pipeline of these shapes on a square picture; `side` in pixels, 0 where there is no picture."""
+    """Some work of a pipeline of these shapes on a square picture; `side` in pixels, 0 where there is no picture.
+
+    heavy: a round takes minutes on a CPU; it runs there where it is asked for by name.
+    """
 
     name: str
     work: Work
     shapes: Shapes
     side: int = 0
+    heavy: bool = False
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -96,7 +100,10 @@ SCENARIOS: dict[Suite, tuple[Scenario, ...]] = {
     "transformer": tuple(
         Scenario(f"xl-{side}", "forward", xl_shapes(side), side) for side in (256, 512, 1024)
     ),
-    "pipeline": tuple(Scenario(f"sigma-{side}", "picture", xl_shapes(side), side) for side in (256, 512)),
+    "pipeline": tuple(
+        Scenario(f"sigma-{side}", "picture", xl_shapes(side), side, heavy=side > 512)
+        for side in (256, 512, 1024)
+    ),
     "vae": tuple(
         Scenario(f"{work}-{side}", work, xl_shapes(side), side)
         for side in (256, 512)
@@ -116,10 +123,10 @@ TINY: dict[Suite, tuple[Scenario, ...]] = {
 """For the tests: seconds, and their figures mean nothing."""
 
 
-def choose(suite: Suite, names: list[str]) -> list[Scenario]:
-    """The scenarios of a suite, all but the tiny ones or those named. Raises InvalidInput for an unknown name."""
+def choose(suite: Suite, names: list[str], device_type: str) -> list[Scenario]:
+    """Those named, or all but the tiny ones and, on a CPU, the heavy ones. Raises InvalidInput for an unknown name."""
     if not names:
-        return list(SCENARIOS[suite])
+        return [scenario for scenario in SCENARIOS[suite] if device_type != "cpu" or not scenario.heavy]
     known = {scenario.name: scenario for scenario in (*SCENARIOS[suite], *TINY[suite])}
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -3,23 +3,28 @@
 Legend: B captions, L caption tokens (300, padding included), S timestep rows.
 
 The library has no such switches. What is undone gives the same pictures; the gate sees to that. An optimisation has its
-place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the two functions below. Not
+place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the two functions below.
+
+Stays on, since it has no switch here: the package's own T5, tokenizer and sampler in place of transformers' and
+diffusers', its attention and its modulation, tokens that go through a block's layers in pieces, layers of the
+autoencoder that write in place, a decoder that lets go of levels as it leaves them, and weights that are mapped. Not
 here, since the library does not have them: position embeddings kept from step to step, the empty prompt's embeddings
 kept from prompt to prompt, and queries, keys and values from one merged product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixart_sigma.benchmark.inference.scenarios import Work
 from pixart_sigma.encoders.autoencoder import Autoencoder
+from pixart_sigma.encoders.kl_autoencoder import Upsample
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
 from pixart_sigma.model import Captions, PixArtTransformer, Timesteps
 from pixart_sigma.pipeline.text_to_image import TextToImage
@@ -29,6 +34,7 @@ REAL_TOKENS = "captions without padding"
 CAPTIONS_ONCE = "captions projected once a prompt"
 TIMESTEPS_ONCE = "timesteps embedded once a schedule"
 CHANNELS_LAST = "autoencoder in channels_last"
+UPSAMPLING = "upsampling with 16 products a place, not 36"
 
 SWITCHES: dict[str, tuple[Work, ...]] = {
     KEPT_MEMORY: ("step", "picture"),
@@ -36,6 +42,7 @@ SWITCHES: dict[str, tuple[Work, ...]] = {
     CAPTIONS_ONCE: ("step", "picture"),
     TIMESTEPS_ONCE: ("step", "picture"),
     CHANNELS_LAST: ("picture",),
+    UPSAMPLING: ("picture",),
 }
 """Each with the work that it is part of. The first is the process's, see `worker`."""
 
@@ -47,6 +54,8 @@ def switch_off(model: TextToImage, off: Collection[str]) -> None:
         _pad_prompts(cast(TextEncoder, model.text_encoder))
     if CHANNELS_LAST in off:
         _decode_in_default_format(model.autoencoder)
+    if UPSAMPLING in off:
+        _convolve_what_is_repeated(model.autoencoder)
 
 
 def switch_off_in_transformer(model: PixArtTransformer, off: Collection[str]) -> None:
@@ -152,3 +161,18 @@ def _decode_in_default_format(autoencoder: Autoencoder) -> None:
         return decode(latents.contiguous(memory_format=torch.contiguous_format))
 
     autoencoder.model.decode = decode_contiguous  # type: ignore[method-assign]
+
+
+def _convolve_what_is_repeated(autoencoder: Autoencoder) -> None:
+    """Every place is written four times, and the convolution reads the enlarged picture."""
+    for layer in autoencoder.model.decoder.modules():
+        if isinstance(layer, Upsample):
+            layer.forward = _repeated(layer.conv)  # type: ignore[method-assign, assignment]
+
+
+def _repeated(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    def forward(states: Tensor) -> Tensor:
+        enlarged = F.interpolate(states, scale_factor=2.0, mode="nearest")
+        return cast(Tensor, convolution(enlarged))
+
+    return forward

@@ -40,7 +40,8 @@ class Setting:
     ) -> Task:
         """The process of a side, with the weights in `folder`; its first outputs go to a file.
 
-        off: optimisations of ours, see `switches`. compiled_in: the compiler's folder, None for eager.
+        off: optimisations of ours, see `switches`; of diffusers the first one, which is any process's. compiled_in: the
+        compiler's folder, None for eager.
         """
         arguments = {
             "suite": self.suite,

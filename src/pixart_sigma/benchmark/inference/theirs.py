@@ -22,7 +22,7 @@ def load_libraries(work: Work) -> None:
     from diffusers import AutoencoderKL, PixArtTransformer2DModel  # noqa: F401
 
     if work in ("picture", "text"):
-        from diffusers import PixArtSigmaPipeline  # noqa: F401
+        from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline  # noqa: F401
         from transformers import AutoTokenizer, T5EncoderModel  # noqa: F401
 
 

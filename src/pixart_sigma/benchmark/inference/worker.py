@@ -68,7 +68,7 @@ def _side(arguments: Arguments) -> ModuleType:
 
 
 def _scenario(arguments: Arguments) -> Scenario:
-    (scenario,) = choose(arguments["suite"], [arguments["scenario"]])
+    (scenario,) = choose(arguments["suite"], [arguments["scenario"]], arguments["device"])
     return replace(scenario, work=arguments["work"])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from pixart_sigma.benchmark.memory.scenarios import Scenario, Way, choose
 from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.autoencoder_memory import predict_decode_bytes
+from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
+from pixart_sigma.encoders.kl_autoencoder_files import parse_config
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.tiling import Tiling, find_spill_folder
 from pixart_sigma.pipeline.device import DTYPES
@@ -82,12 +84,21 @@ def _decode(scenario: Scenario, way: Way, folder: Path | None, device: torch.dev
         spill = find_spill_folder() if way.method == "exact" else None
         tiling = Tiling(way.method, way.limit_bytes, spill)
         config = read_json(folder / "vae" / "config.json")
-        predicted = predict_decode_bytes(config, *scenario.size, dtype.itemsize, tiling, device=device)
+        predicted = _autoencoder_bytes(config, dtype) + predict_decode_bytes(
+            config, *scenario.size, dtype.itemsize, tiling, device=device
+        )
     autoencoder = Autoencoder.from_pretrained(folder, dtype, tiling).to(device)
     height, width = (side // LATENT_SCALE for side in scenario.size)
     channels = autoencoder.model.config.latent_channels
     latents = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
     return {"pixels": autoencoder.decode(latents.to(device))}, predicted
+
+
+def _autoencoder_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
+    """Its weights are copied on loading, so that no file holds them: they are in the peak on every device."""
+    with torch.device("meta"):
+        model = KLAutoencoder(parse_config(config))
+    return dtype.itemsize * sum(weight.numel() for weight in model.state_dict().values())
 
 
 def _picture(scenario: Scenario, way: Way, folder: Path | None, device: torch.device, num_steps: int) -> Done:

@@ -30,7 +30,17 @@ from pixart_sigma.evaluation.request import EvaluationRequest
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 
-_FIGURES = ("failed", "exact_seconds", "seconds", "psnr", "ssim", "adherence", "adherence_change", "fid")
+_FIGURES = (
+    "failed",
+    "exact_seconds",
+    "seconds",
+    "equal",
+    "psnr",
+    "ssim",
+    "adherence",
+    "adherence_change",
+    "fid",
+)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def find_jury(
 def likeness(folder: Path, exact_folder: Path, prompts: Sequence[Prompt]) -> Quality:
     """Of the prompts' pictures in one folder to those in the other; the mean over pictures, with its interval.
 
-    PSNR is over those that differ at all, since of others it is infinite; None if there are none.
+    PSNR is over those that differ at all, since of others (`equal` is how many) it is infinite; None if there are none.
     """
     ratios, likenesses = [], []
     exact = open_pictures(exact_folder, prompts)
@@ -57,6 +57,7 @@ def likeness(folder: Path, exact_folder: Path, prompts: Sequence[Prompt]) -> Qua
         likenesses.append(ssim(found, wanted))
     finite = [ratio for ratio in ratios if math.isfinite(ratio)]
     return {
+        "equal": len(ratios) - len(finite),
         "psnr": asdict(mean_interval(finite)) if finite else None,
         "ssim": asdict(mean_interval(likenesses)),
     }

@@ -12,12 +12,14 @@ from pixart_sigma.benchmark.table import Row
 
 NOTE = (
     "All rows but the first are not exact: their pictures are others than the model's. Speed, PSNR, SSIM and the "
-    "change of adherence are relative to the exact pictures of the same prompts and seeds."
+    "change of adherence are relative to the exact pictures of the same prompts and seeds; PSNR is the mean over those "
+    "that are not equal, pixel for pixel."
 )
 _HEADS = (
     "s",
     "fastest",
     "speed",
+    "equal pictures",
     "PSNR dB",
     "SSIM",
     "prompt adherence",
@@ -49,6 +51,7 @@ def _times(seconds: Sequence[float]) -> dict[str, Any]:
 
 def _quality(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "equal pictures": row["equal"],
         "PSNR dB": _interval(row["psnr"], ".1f"),
         "SSIM": _interval(row["ssim"], ".3f"),
         "prompt adherence": _interval(row["adherence"], ".0%"),

@@ -1,7 +1,7 @@
 """Suite start: the command, the library in a script, and diffusers in one, each in a fresh process every time.
 
 The first round is not counted: it leaves the files in the system's cache and the compiled Python beside them, as on a
-machine in use. A row is kept only if its picture is diffusers' to one level of 255.
+machine in use: cold is the process, not the disk. A row is kept only if its picture is diffusers' to one level of 255.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEVELS = 1
 class Side:
     """A process's command line without the interpreter, where its picture goes, and seconds of each time it was run.
 
-    `seconds`: by what had been done, "written" for the whole; a command tells nothing but that it ended.
+    `seconds`: by what had been done, "ended" for the whole.
     """
 
     name: str
@@ -99,9 +99,9 @@ def sides(scenario: Scenario, device: torch.device, place: Path) -> list[Side]:
     options = (
         f"--guidance-scale {DEFAULT_GUIDANCE_SCALE} --seed {SEED} --dtype float32 --device {device.type}"
     )
-    command = ["-m", "pixart_sigma", *words.split(), *options.split(), "--output", str(pictures[0]), PROMPT]
+    command = [*words.split(), *options.split(), "--output", str(pictures[0]), PROMPT]
     return [
-        Side(COMMAND, command, pictures[0]),
+        Side(COMMAND, ["-m", _DRIVER, json.dumps({"side": "command", "arguments": command})], pictures[0]),
         Side(LIBRARY, _driver("ours", POCKET, scenario, device, pictures[1]), pictures[1]),
         Side(THEIRS, _driver("diffusers", _pocket(), scenario, device, pictures[2]), pictures[2]),
     ]

@@ -1,7 +1,8 @@
 """Suites pipeline-waterfall and transformer-waterfall: a chain of rows, each beside the row before it.
 
-The first row is diffusers, the second ours with everything switched off, and each further one has one optimisation
-more; the last is the library as it is. Two processes at a time, in turns, so that what slows the machine slows both,
+The first row is diffusers, the second ours with everything off that can be switched off, and each further one has one
+optimisation more; the last is the library as it is. The first two differ in whose code they are, not in what the
+allocator does with freed memory. Two processes at a time, in turns, so that what slows the machine slows both,
 and each row's outputs have passed the equality gate against diffusers'.
 """
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from pixart_sigma.benchmark.inference.gate import compare
 from pixart_sigma.benchmark.inference.measure import described, provided
 from pixart_sigma.benchmark.inference.scenarios import Scenario, Work
-from pixart_sigma.benchmark.inference.switches import SWITCHES
+from pixart_sigma.benchmark.inference.switches import KEPT_MEMORY, SWITCHES
 from pixart_sigma.benchmark.inference.tasks import OURS, THEIRS, Setting, Side
 from pixart_sigma.benchmark.outcome import Say
 from pixart_sigma.benchmark.processes import started, take_turns
@@ -30,9 +31,9 @@ from pixart_sigma.pipeline.device import DTYPES
 Suite = Literal["transformer", "pipeline"]
 WORKS: dict[Suite, Work] = {"transformer": "step", "pipeline": "picture"}
 """A step of many: in a single forward pass whatever is done once a prompt would count as if it were done each time."""
-EVERYTHING_OFF = "everything off"
+EVERYTHING_OFF = "everything that can be switched off"
 Link = tuple[str, Side, tuple[str, ...]]
-"""A row's name, whose it is, and what is switched off in it."""
+"""A row's name, whose it is, and what is switched off in it; of diffusers, what is the process's alone."""
 
 
 def links(work: Work) -> list[Link]:
@@ -40,7 +41,8 @@ def links(work: Work) -> list[Link]:
     names = [name for name, works in SWITCHES.items() if work in works]
     ours = [EVERYTHING_OFF, *(f"+ {name}" for name in names)]
     return [
-        (THEIRS, THEIRS, ()),
+        # Beside a row of ours whose process does not keep freed memory, theirs must not either.
+        (THEIRS, THEIRS, (KEPT_MEMORY,)),
         *((label, OURS, tuple(names[switched_on:])) for switched_on, label in enumerate(ours)),
     ]
 
@@ -54,23 +56,28 @@ def measure_waterfall(
     num_steps: int,
     say: Say,
 ) -> Iterator[Row]:
-    """A chain for each scenario in each dtype, as soon as it is whole; `say` is told what is going on.
+    """A chain for each scenario in each dtype, again after every link; `say` is told what is going on.
 
     A chain that fails has its reason, and the links before it. Raises MissingDependency.
     """
     for scenario, dtype, folder, text_layers in provided(scenarios, dtypes, device, say):
         setting = Setting(suite, scenario, dtype, device, num_steps, WORKS[suite])
-        yield measure_chain(setting, rounds, folder, say) | {"text_layers": text_layers}
+        for row in measure_chain(setting, rounds, folder, say):
+            yield row | {"text_layers": text_layers}
 
 
-def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Row:
-    """All rows of a scenario. Each link holds the seconds of its row and of the row before it, by round."""
+def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Iterator[Row]:
+    """The rows of a scenario so far, after each of them.
+
+    Each link holds the seconds of its row and of the row before it, by round. `next`: the row that is still to come,
+    None where the chain has ended.
+    """
     chain: list[dict[str, Any]] = []
     row: Row = {
         "scenario": setting.scenario.name,
         "dtype": setting.dtype,
         "failed": None,
-        "links": chain,
+        "next": None,
     }
     named = f"{setting.scenario.name} in {setting.dtype}"
     all_links = links(setting.work or setting.scenario.work)
@@ -94,12 +101,13 @@ def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Row:
                     chain.append(_link(before.name, before.seconds, before.memory))
                 link = _link(name, worker.seconds, worker.memory)
                 chain.append(link | {"before": before.seconds, "gate": asdict(verdict)})
+                following = tasks[number + 1].name if number + 1 < len(tasks) else None
+                yield row | {"links": list(chain), "next": following}
         except MissingDependency:
             raise
         except PixArtSigmaError as error:
             say(f"{named}: failed: {error}")
-            return row | {"failed": str(error)}
-    return row
+            yield row | {"links": chain, "failed": str(error)}
 
 
 def _link(name: str, seconds: Sequence[float], peak_bytes: int | None) -> dict[str, Any]:

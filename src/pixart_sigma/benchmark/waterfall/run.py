@@ -24,23 +24,26 @@ def run_waterfall(
     output: Output,
     say: Say,
 ) -> Outcome:
-    """The waterfall of a suite. scenarios, dtypes: names; none: all. num_steps: of a picture, for suite pipeline.
+    """The waterfall of a suite. scenarios, dtypes: names; none: all, but for heavy scenarios on a CPU.
 
-    Raises InvalidInput for unknown names and for numbers out of range.
+    num_steps: of a picture, for suite pipeline. Raises InvalidInput for unknown names and for numbers out of range.
     """
     check_rounds(rounds)
-    chosen = choose(suite, list(scenarios))
+    where = resolve_device(device)
+    chosen = choose(suite, list(scenarios), where.type)
     precisions = chosen_dtypes(list(dtypes))
     options: dict[str, Any] = {"rounds": rounds}
     if num_steps is not None:
         Request(("a prompt",), num_steps=num_steps)  # which knows the rule
         options["steps"] = num_steps
-    where = resolve_device(device)
-    rows: list[Row] = []
+    chains: dict[tuple[str, str], Row] = {}
     for row in measure_waterfall(suite, chosen, precisions, where, rounds, num_steps or 1, say):
-        rows.append(row)
+        chains[row["scenario"], row["dtype"]] = row
+        rows = list(chains.values())
         figures = collect(f"{suite}-waterfall", where, options, rows)
-        output.write(figures)
+        if row["next"] is not None:
+            figures["incomplete"] = f"{row['scenario']} in {row['dtype']} ends before {row['next']!r}"
+        output.write(figures)  # link by link: a chain takes an hour
     failures = (
         f"{row['scenario']} in {row['dtype']}: {row['failed']}" for row in rows if row["failed"] is not None
     )

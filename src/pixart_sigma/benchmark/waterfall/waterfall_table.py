@@ -1,4 +1,4 @@
-"""The table of a waterfall: each row's time, its gain over the row before, and over all since everything was off."""
+"""The table of a waterfall: each row's time, its gain over the row before, and over all since the first of ours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
                 gain = 1.0 if number == _FIRST_OF_OURS else gain * found.estimate
                 figures |= {
                     "over the row before": f"{found.estimate:.2f}x ({found.low:.2f} to {found.high:.2f})",
-                    "over everything off": f"{gain:.2f}x",
+                    "over the first of ours": f"{gain:.2f}x",
                     "gate": f"{max(link['gate']['errors'].values()):.1e}",
                 }
             summary.append(_line(row, link["name"], figures))
@@ -42,7 +42,7 @@ def _line(row: Mapping[str, Any], name: str, figures: Mapping[str, Any]) -> Row:
     scenario = row["scenario"]
     if row.get("text_layers"):
         scenario += f" (text layers: {row['text_layers']})"
-    heads = ("s", "fastest", "over the row before", "over everything off", "peak MiB", "gate")
+    heads = ("s", "fastest", "over the row before", "over the first of ours", "peak MiB", "gate")
     return {
         "scenario": scenario,
         "dtype": row["dtype"],

@@ -18,7 +18,10 @@ def time_start(
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
-    """The whole command with the pocket model, cold: imports, first step, picture; beside diffusers."""
+    """The whole command with the pocket model: imports, first step, picture; beside diffusers.
+
+    Cold: each in a fresh process. Its files are warm, in the system's cache.
+    """
     from pixart_sigma.benchmark.outcome import Output
     from pixart_sigma.benchmark.start.run import run_start
 
