@@ -96,7 +96,7 @@ def test_the_suites_exist_and_fit_into_ten_minutes(script: ModuleType) -> None:
         commands[suite.name].make_context(suite.name, list(suite.options))
         names = list(suite.scenarios or ())
         if suite.name in inference.SCENARIOS:
-            inference.choose(suite.name, names)
+            inference.choose(suite.name, names, "cuda")
         elif suite.name == "memory":
             assert set(memory.choose(names, "cuda")) <= set(memory.choose([], "cuda"))
         else:
