@@ -1,5 +1,6 @@
 """The suites that time making pictures and their parts, beside diffusers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from pixart_sigma.pipeline.samplers import DEFAULT_STEPS
 
 if TYPE_CHECKING:
     from pixart_sigma.benchmark.inference.scenarios import Suite
+    from pixart_sigma.benchmark.waterfall.measure import Suite as WaterfallSuite
 
 
 def time_pipeline(
@@ -35,11 +37,7 @@ def time_pipeline(
 ) -> None:
     """A picture from its prompt, beside diffusers' pipeline, by stage."""
     if waterfall:
-        from pixart_sigma.benchmark.outcome import Output
-        from pixart_sigma.benchmark.waterfall.run import run_waterfall
-
-        output = Output(json_file, markdown_file)
-        conclude(run_waterfall("pipeline", scenario or (), dtype or (), device, rounds, steps, output, say))
+        _run_waterfall("pipeline", scenario, dtype, device, rounds, steps, json_file, markdown_file)
         return
     _run("pipeline", scenario, dtype, device, rounds, steps, False, json_file, markdown_file)
 
@@ -60,37 +58,47 @@ def time_transformer(
     if waterfall and compile_:
         raise InvalidInput("--compile is ignored with --waterfall, whose rows are eager; remove it")
     if waterfall:
-        from pixart_sigma.benchmark.outcome import Output
-        from pixart_sigma.benchmark.waterfall.run import run_waterfall
-
-        output = Output(json_file, markdown_file)
-        conclude(run_waterfall("transformer", scenario or (), dtype or (), device, rounds, None, output, say))
+        _run_waterfall("transformer", scenario, dtype, device, rounds, None, json_file, markdown_file)
         return
     _run("transformer", scenario, dtype, device, rounds, None, compile_, json_file, markdown_file)
 
 
-def time_autoencoder(
-    scenario: Scenarios = None,
-    dtype: Dtypes = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """The autoencoder, both ways, beside diffusers'."""
-    _run("vae", scenario, dtype, device, rounds, None, False, json_file, markdown_file)
+def _plain(suite: "Suite", explanation: str) -> Callable[..., None]:
+    """The command of a suite that has no options of its own; explanation: its help."""
+
+    def command(
+        scenario: Scenarios = None,
+        dtype: Dtypes = None,
+        device: Device = "auto",
+        rounds: Rounds = 7,
+        json_file: JsonFile = None,
+        markdown_file: MarkdownFile = None,
+    ) -> None:
+        _run(suite, scenario, dtype, device, rounds, None, False, json_file, markdown_file)
+
+    command.__doc__ = explanation
+    return command
 
 
-def time_text_encoder(
-    scenario: Scenarios = None,
-    dtype: Dtypes = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
+time_autoencoder = _plain("vae", "The autoencoder, both ways, beside diffusers'.")
+time_text_encoder = _plain("text-encoder", "A prompt and an empty one through T5-XXL, beside diffusers' way.")
+
+
+def _run_waterfall(
+    suite: "WaterfallSuite",
+    scenarios: list[str] | None,
+    dtypes: list[str] | None,
+    device: str,
+    rounds: int,
+    num_steps: int | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
 ) -> None:
-    """A prompt and an empty one through T5-XXL, beside diffusers' way."""
-    _run("text-encoder", scenario, dtype, device, rounds, None, False, json_file, markdown_file)
+    from pixart_sigma.benchmark.outcome import Output
+    from pixart_sigma.benchmark.waterfall.run import run_waterfall
+
+    output = Output(json_file, markdown_file)
+    conclude(run_waterfall(suite, scenarios or (), dtypes or (), device, rounds, num_steps, output, say))
 
 
 def _run(

@@ -1,5 +1,6 @@
 """The suites that time a training step, and what plans rest on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,26 +32,24 @@ def time_train_step(
     _run("train-step", scenario, device, rounds, compile_, json_file, markdown_file)
 
 
-def time_ablations(
-    scenario: Scenarios = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """A training step beside one of ours with one thing changed."""
-    _run("ablations", scenario, device, rounds, False, json_file, markdown_file)
+def _plain(suite: "TrainingSuite", explanation: str) -> Callable[..., None]:
+    """The command of a suite that has no options of its own; explanation: its help."""
+
+    def command(
+        scenario: Scenarios = None,
+        device: Device = "auto",
+        rounds: Rounds = 7,
+        json_file: JsonFile = None,
+        markdown_file: MarkdownFile = None,
+    ) -> None:
+        _run(suite, scenario, device, rounds, False, json_file, markdown_file)
+
+    command.__doc__ = explanation
+    return command
 
 
-def time_plan(
-    scenario: Scenarios = None,
-    device: Device = "auto",
-    rounds: Rounds = 7,
-    json_file: JsonFile = None,
-    markdown_file: MarkdownFile = None,
-) -> None:
-    """A training step's time, beside what the cost model says."""
-    _run("plan", scenario, device, rounds, False, json_file, markdown_file)
+time_ablations = _plain("ablations", "A training step beside one of ours with one thing changed.")
+time_plan = _plain("plan", "A training step's time, beside what the cost model says.")
 
 
 def time_attention(
