@@ -34,7 +34,8 @@ def windows_of(tokens, grid, window):
 
 def compressed(compressor, tokens, grid, kept=None, projection=None, norm=None):
     """Keys or values of the tokens, which are left as they are if there is no projection."""
-    return compressor.compress(compressor.windows(tokens, grid, kept), projection or nn.Identity(), norm)
+    windows = compressor.windows(tokens, grid, kept, norms=norm is not None)
+    return compressor.compress(windows, projection or nn.Identity(), norm)
 
 
 def random_tokens(grid):

@@ -89,7 +89,8 @@ def _attention(
     kept = rows * columns / num_tokens
     replicated = rows * height * columns * width / num_tokens
     edges = replicated if replicated > 1 else 0.0  # only then it is a copy
-    windows = kept if compression.operator in ("nearest", "discard") else replicated
+    every_token = compression.operator == "conv" or (compression.operator == "average" and config.qk_norm)
+    windows = replicated if every_token else kept
     if compression.operator == "conv":
         is_one_product = plain_projections and combines(batch * rows * columns, config.width)
         combined = height * width * config.width / (batch * num_tokens)

@@ -102,8 +102,8 @@ class SelfAttention(nn.Module):
         compression = self.kv_compression
         if compression is None or not compression.applies(grid):
             return self.k_norm(self.to_k(tokens)), self.to_v(tokens)
-        windows = compression.windows(tokens, grid, kept_tokens)
         norm = None if isinstance(self.k_norm, nn.Identity) else self.k_norm
+        windows = compression.windows(tokens, grid, kept_tokens, norms=norm is not None)
         return compression.compress(windows, self.to_k, norm), compression.compress(windows, self.to_v)
 
     def _attended(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

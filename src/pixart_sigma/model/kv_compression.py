@@ -81,8 +81,11 @@ class KVCompressor(nn.Module):
         """
         return self.config.applies(grid)
 
-    def windows(self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None) -> Tensor:
-        """tokens (B, N, D) → the tokens of each window that count (B, M, A, D): for nearest and discard one.
+    def windows(
+        self, tokens: Tensor, grid: tuple[int, int], kept_tokens: Tensor | None, *, norms: bool = False
+    ) -> Tensor:
+        """tokens (B, N, D) → what counts of each window (B, M, A, D): for nearest and discard one token, for average
+        the mean alone, unless norms says that keys are normed in between, which is then done to each token.
 
         kept_tokens: (M,) or (B, M) int64 positions on the replicated grid, row by row; for discard only.
         Raises InvalidInput for discard without as many kept tokens as there are windows.
@@ -100,6 +103,8 @@ class KVCompressor(nn.Module):
             index = kept_tokens.expand(tokens.shape[0], kept)[..., None].expand(-1, -1, tokens.shape[-1])
             return image.flatten(1, 2).gather(1, index).unsqueeze(2)
         windows = image.unflatten(2, (-1, self.window[1])).unflatten(1, (-1, self.window[0])).transpose(2, 3)
+        if self.operator == "average" and not norms:
+            return windows.mean((3, 4)).flatten(1, 2).unsqueeze(2)  # once, for keys and values
         return windows.flatten(3, 4).flatten(1, 2)
 
     def compress(self, windows: Tensor, projection: nn.Module, norm: nn.Module | None = None) -> Tensor:
