@@ -120,8 +120,9 @@ def test_shortcuts_are_measured_on_what_evaluate_takes(
     assert "Missing option '--output'" in capsys.readouterr().err
 
 
-def test_a_waterfall_is_not_compiled(capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(["benchmark", "transformer", "--waterfall", "--compile"]) == 2
+@pytest.mark.parametrize("suite", ["pipeline", "transformer"])
+def test_a_waterfall_is_not_compiled(suite: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["benchmark", suite, "--waterfall", "--compile"]) == 2
     assert "--compile is ignored with --waterfall" in capsys.readouterr().err
 
 
@@ -141,7 +142,7 @@ def test_an_option_that_a_suite_would_ignore_is_refused(capsys: pytest.CaptureFi
         ["plan", "--compile"],
         ["attention", "--scenario", "tiny"],
         ["vae", "--steps", "3"],
-        ["pipeline", "--compile"],
+        ["vae", "--compile"],
         ["vae", "--waterfall"],
         ["start", "--dtype", "float32"],
     ):

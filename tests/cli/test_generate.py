@@ -50,6 +50,7 @@ def test_a_picture_is_made_and_says_how(
             "profile": "diffusers",
             "size": "64x48",
             "model": "tiny",
+            "dtype": "float32",
             "version": pixart_sigma.__version__,
             "kv_compression": "1x2 average, blocks deep",
         }

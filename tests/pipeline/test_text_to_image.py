@@ -13,8 +13,10 @@ from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.images import to_image
+from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
 from pixart_sigma.pipeline.request import Lora
+from pixart_sigma.pipeline.shortcuts import Shortcuts
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.weights.transformer import save_transformer
 from tiny_lora import write_lora_file
@@ -210,3 +212,60 @@ def test_a_lora_of_another_model_is_refused_before_the_text_encoder_is_read(
         WeightsError, match=r"^LoRA .* does not fit the model; wrong shape: proj_out \[32, 24\] "
     ):
         TextToImage.from_pretrained(folder, loras=[Lora(write_lora_file(tmp_path / "style.safetensors"))])
+
+
+def test_a_compiled_model_stays_so_with_compression(
+    tiny_folder: Path, model: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a compiler that leaves everything as it is."""
+    compiled: list[object] = []
+
+    def compiler(function: object, **options: object) -> object:
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    found = TextToImage.from_pretrained(tiny_folder, compiled=True)
+    assert len(compiled) == len(found.transformer.transformer_blocks)
+    found("a red house", kv_compression=(2, 2), **SMALL)
+    assert len(compiled) == 2 * len(found.transformer.transformer_blocks)
+    with pytest.raises(
+        InvalidInput, match=r"^compiled is for a transformer that is loaded, not for one that is"
+    ):
+        TextToImage.from_pretrained(tiny_folder, compiled=True, transformer=model.transformer)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # by inductor itself
+@pytest.mark.parametrize("window", [None, (2, 2)])
+def test_a_compiled_model_makes_the_same_pictures(
+    window: tuple[int, int] | None, tiny_folder: Path, model: TextToImage
+) -> None:
+    found = TextToImage.from_pretrained(tiny_folder, compiled=True)
+    for height in (64, 96):
+        options = SMALL | {"height": height, "kv_compression": window, "output": "latents"}
+        assert (
+            relative_error(found("a red house", **options).latents, model("a red house", **options).latents)
+            <= 1e-5
+        )
+
+
+def test_what_cannot_be_is_refused_before_anything_is_encoded(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = TextToImage.from_pretrained(tiny_folder, autoencoder=None)
+
+    def encode(*arguments: object) -> None:
+        raise AssertionError("the text encoder ran")
+
+    monkeypatch.setattr(found, "encode", encode)
+    with pytest.raises(InvalidInput, match="the autoencoder was left out"):
+        found("a red house", **SMALL)
+    latents = SMALL | {"output": "latents"}
+    with pytest.raises(InvalidInput, match="operator 'conv' needs weights"):
+        found("a red house", kv_compression=KVCompressionRequest((2, 2), "conv"), **latents)
+    found.transformer.transformer_blocks[0].forward = torch.compile(
+        found.transformer.transformer_blocks[0].forward, backend="eager"
+    )
+    with pytest.raises(InvalidInput, match="outputs of blocks cannot be reused"):
+        found("a red house", shortcuts=Shortcuts(reuse_blocks=2), **latents)

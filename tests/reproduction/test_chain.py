@@ -61,7 +61,7 @@ def test_a_row_a_link() -> None:
         ]
     )
     assert "| autoencoder | 1.00 | 64 | – | – | – | – | psnr 33.33 |" in page
-    assert "| 256 | 0.50 | 32 | 12.35 | – | – | 0.500 | loss 0.5 |" in page
+    assert "| 256 | 0.50 | 32 | 12.3456 | – | – | 0.500 | loss 0.5 |" in page
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from pixart_sigma.reproduction import measure as module
 from pixart_sigma.reproduction.measure import measure, prompts_of, shared_reference
 from pixart_sigma.reproduction.metric import (
     ADHERENCE,
+    ATTRIBUTES,
     CLIP_SCORE,
     CMMD,
-    DENSE_ADHERENCE,
+    DENSE_ATTRIBUTES,
     DENSE_CLIP_SCORE,
     FID,
 )
@@ -29,8 +30,9 @@ def test_sets_of_prompts_have_their_own_names(tiny_folder: Path, tmp_path: Path,
         prompts: measure(tiny_folder, output, prompts, FAST, reference, "cpu")
         for prompts in ("pocket", "dense")
     }
-    assert found["pocket"].keys() == {FID, CMMD, CLIP_SCORE, ADHERENCE}
-    assert found["dense"].keys() == {DENSE_CLIP_SCORE, DENSE_ADHERENCE}
+    assert found["pocket"].keys() == {FID, CMMD, CLIP_SCORE, ADHERENCE, ATTRIBUTES}
+    assert found["dense"].keys() == {DENSE_CLIP_SCORE, DENSE_ATTRIBUTES}
+    assert 0 <= found["pocket"][ATTRIBUTES] <= 1
     assert len(list(tmp_path.glob("measured-pocket-*"))) == len(list(tmp_path.glob("measured-dense-*"))) == 1
 
 

@@ -13,9 +13,10 @@ def test_everything_can_be_planned(name: str, fast: bool) -> None:
 
 
 def test_the_stated_rate_is_that_of_nine_million_weights_at_64_tokens() -> None:
-    assert samples_per_second(9e6, 128) == pytest.approx(53)
-    assert samples_per_second(4.5e6, 128) == pytest.approx(106)
-    assert samples_per_second(9e6, 256) == pytest.approx(53 / 4)
+    assert samples_per_second(9e6, 128) == pytest.approx(28)
+    assert samples_per_second(4.5e6, 128) == pytest.approx(56)
+    # A caption's tokens stay as many.
+    assert 28 / 4 < samples_per_second(9e6, 256) < 28 / 3.5
 
 
 def test_an_estimate_knows_the_model_that_a_training_starts_from() -> None:

@@ -28,7 +28,7 @@ STUDY = Study(
 def cell(label: str, early: float, late: float, score: float) -> CellResult:
     values = {
         20: {FID: [late, late + 1], CLIP_SCORE: [score, score + 0.5], CMMD: [0.0, 0.0]},
-        10: {FID: [early, early + 1], CLIP_SCORE: [score, score], CMMD: [0.0, 0.0]},
+        10: {FID: [early, 2 * early - 19], CLIP_SCORE: [score, score], CMMD: [0.0, 0.0]},
     }
     return CellResult(label, values, Cost(1800, 1000), Cost(7200, 5000))
 
@@ -47,7 +47,7 @@ def test_claims_are_judged_at_their_steps() -> None:
 def test_a_sentence_says_who_claims_what_and_whether_it_holds() -> None:
     first, second, third = (each.sentence for each in judge_claims(STUDY, RESULTS))
     assert first == (
-        "“good” before “bad/worse” by FID (the paper's): the ordering holds (difference +30.00, noise up to 1.41)."
+        "“good” before “bad/worse” by FID (the paper's): the ordering holds (difference +30.0000, noise up to 0.0000)."
     )
     assert " by FID after 10 steps (the paper's): the ordering lies inside the noise" in second
     assert "(asked by us): the ordering does not hold (difference -5.00" in third
@@ -57,8 +57,8 @@ def test_the_page_has_both_tables_and_the_cost() -> None:
     page = study_page(STUDY, RESULTS, judge_claims(STUDY, RESULTS))
     assert "Measured (mean ± standard deviation of 2 seeds)" in page
     assert "| cell | steps | FID ↓ | CLIP score ↑ |" in page
-    assert page.index("| good | 10 | 20.50 ± 0.71 | 30.00 ± 0.00 |") < page.index(
-        "| good | 20 | 10.50 ± 0.71 |"
+    assert page.index("| good | 10 | 20.5000 ± 0.7071 | 30.00 ± 0.00 |") < page.index(
+        "| good | 20 | 10.5000 ± 0.7071 |"
     )
     assert "| bad | – |" in page
     assert "Good is better." in page

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.figures import collect, render
-from pixart_sigma.benchmark.inference.compilation import check_compiler
 from pixart_sigma.benchmark.inference.measure import measure
 from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
 from pixart_sigma.benchmark.inference.scenarios import choose as choose_inference
@@ -19,6 +18,7 @@ from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
 from pixart_sigma.benchmark.training.scenarios import choose as choose_training
 from pixart_sigma.benchmark.training.train_step import ablations, train_step
+from pixart_sigma.pipeline.compiler import check_compiler
 from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.pipeline.request import Request
 
@@ -38,7 +38,8 @@ def run_inference(
 ) -> Outcome:
     """Run a suite on inference. scenarios, dtypes: names; none: all, but for heavy scenarios on a CPU.
 
-    num_steps: of a picture, for suite pipeline. compiled: rows of both sides compiled too, for suite transformer.
+    num_steps: of a picture, for suite pipeline. compiled: rows of both sides compiled too, for suites that have a
+    transformer.
     Raises InvalidInput for unknown names and for numbers out of range, MissingDependency where nothing can be compiled.
     """
     check_rounds(rounds)

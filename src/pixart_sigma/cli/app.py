@@ -88,10 +88,11 @@ def _run(arguments: Sequence[str]) -> int:
             f"{error.filename or 'a file'}: {error.strerror or error}; check the path and the space left"
         )
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(
-            error
-        ):  # torch's own says so, on every device
-            raise
+        if isinstance(error, RuntimeError):  # then torch is there already
+            from pixart_sigma.pipeline.memory.shortage import is_shortage
+
+            if not is_shortage(error):
+                raise
         return _fail(
             "the memory does not suffice; make the picture smaller, or fewer at a time (when training: "
             "--set run.accumulate=8, --set parallel.activation_checkpointing=full)"

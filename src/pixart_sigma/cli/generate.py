@@ -16,7 +16,7 @@ import typer
 
 from pixart_sigma.cli.parsing import check_ways, parse_compression, parse_frame
 from pixart_sigma.cli.progress import progress_bar
-from pixart_sigma.cli.several import check_processes, same_command
+from pixart_sigma.cli.several import check_processes, is_one_of_several, same_command
 from pixart_sigma.cli.writing import write_pictures
 from pixart_sigma.encoders.text_holds import TEXT_HOLDS
 from pixart_sigma.errors import InvalidInput
@@ -306,8 +306,9 @@ def generate(
     paths = numbered(output, num_images) if output is not None else []
     for path in paths:
         check_output(path)
-    if device != "auto":
-        _check_device(device)
+    several = nproc_per_node is not None and nproc_per_node > 1
+    if device != "auto" and not (device == "cuda" and (several or is_one_of_several())):
+        _check_device(device)  # of several processes each tries out its own GPU
     folders = find_pipeline(model, components, revision)
     if ratio is not None:
         bucket = nearest_bucket(ratio, base_side or base_resolution(folders))
@@ -319,7 +320,7 @@ def generate(
         from pixart_sigma.pipeline.memory.run import Setup
 
     setup = Setup(folders, dtype, device, tuple(loras), profile, hold, prompt_cache, tiling, int8)
-    if nproc_per_node is not None and nproc_per_node > 1:
+    if nproc_per_node is not None and several:
         from pixart_sigma.pipeline.placement.launch import launch
 
         raise typer.Exit(launch(nproc_per_node, same_command(context, {"nproc_per_node"})))

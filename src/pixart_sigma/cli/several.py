@@ -21,6 +21,11 @@ def check_processes(nproc: int) -> None:
         )
 
 
+def is_one_of_several() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def same_command(context: typer.Context, without: Collection[str]) -> list[str]:
     """The command that is running and what it was given, but for the parameters named → arguments for another one."""
     options: list[str] = []

@@ -26,6 +26,7 @@ def write_pictures(result: "Result", request: Request, setup: "Setup", paths: li
             "sampler": request.sampler,
             "size": f"{image.width}x{image.height}",
             "model": setup.folders.name,
+            "dtype": str(setup.torch_dtype).removeprefix("torch."),
             "profile": setup.profile,
             "version": __version__,
         }

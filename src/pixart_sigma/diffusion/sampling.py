@@ -138,6 +138,7 @@ def denoise(
             raise InvalidInput(
                 f"guided_steps has {len(guided_steps)} for the scheduler's {total}; give as many"
             )
+        times = scheduler.timesteps.tolist()  # at once: on a GPU each would be waited for
         for index, timestep in enumerate(scheduler.timesteps):
             kept_tokens = None
             if discards and compression is not None and generator is not None:
@@ -155,7 +156,7 @@ def denoise(
                 negative, positive = prediction.chunk(2)
                 prediction = guide(negative, positive, guidance_scale)
             latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
-            if on_step is not None and on_step(Step(index + 1, total, float(timestep), latents)) is False:
+            if on_step is not None and on_step(Step(index + 1, total, float(times[index]), latents)) is False:
                 break
     return latents
 

@@ -5,7 +5,8 @@ width.
 Knows nothing of modulation or residuals. Parameter names follow diffusers.
 
 In inference no (N, M) matrix of scores is ever whole in memory. torch's fused kernels see to that on a CPU and, for
-these head sizes and masks, on a GPU; what they refuse (bf16 on a GPU before Ampere, other devices) is cut here.
+these head sizes and masks, on a GPU; what they refuse (bf16 on a GPU before Ampere, other devices) is cut here, unless
+it is compiled.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
     batch, heads, num_queries, _ = queries.shape
     num_keys = keys.shape[2]
     few = batch * heads * num_queries * num_keys <= MOST_SCORES
-    if few or torch.is_grad_enabled() or _has_kernel(queries, keys, values, mask):
+    # A compiler cannot look into the question for a kernel, and would cut its graph there.
+    whole = few or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if whole or _has_kernel(queries, keys, values, mask):
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     attended = torch.empty_like(queries)
     rows = max(1, MOST_SCORES // (batch * num_keys))

@@ -119,7 +119,7 @@ class TransformerConfig:
             beyond = [block for block in self.kv_compression.blocks if not 0 <= block < self.num_layers]
             if beyond:
                 raise InvalidInput(
-                    f"kv_compression names blocks {beyond}; the model has 0 to {self.num_layers - 1}"
+                    f"kv_compression names blocks {beyond}; name some of 0 to {self.num_layers - 1}"
                 )
 
     @property

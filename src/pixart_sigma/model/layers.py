@@ -81,7 +81,7 @@ class PixArtLayers(nn.Module):
         if given != (wanted, wanted):
             raise InvalidInput(
                 f"a model with micro_conditioning={wanted} {'needs' if wanted else 'takes no'} "
-                "image_size and aspect_ratio"
+                f"image_size and aspect_ratio; {'give both' if wanted else 'leave them out'}"
             )
         if image_size is not None and aspect_ratio is not None:
             image_size = image_size.expand(len(timesteps), 2)

@@ -5,6 +5,8 @@ import torch
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.request import DTYPE_NAMES, check_dtype
 
+_AMPERE = (8, 0)
+"""The first NVIDIA GPUs that multiply in bfloat16, as compute capability."""
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
@@ -14,6 +16,8 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.zeros(1, device=device).item()  # "meta", whose tensors have no content, fails here too
+    except torch.OutOfMemoryError:
+        raise  # it is there, and full
     except (RuntimeError, AssertionError) as error:
         raise InvalidInput(
             f"device {device!r} is not available here; use --device cpu or auto (in a recipe: run.device)"
@@ -22,8 +26,15 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """A dtype by name, or "auto" → float32 on the CPU, else bfloat16. Raises InvalidInput."""
+    """A dtype by name, or "auto" → bfloat16 where it is faster, float32 elsewhere. Raises InvalidInput."""
     check_dtype(dtype)
     if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
     return DTYPES[dtype]
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """No on a CPU, where that would change pictures for little; no on NVIDIA's GPUs that only emulate it."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return device.type != "cpu"
+    return torch.cuda.get_device_capability(device) >= _AMPERE

@@ -20,9 +20,11 @@ from pixart_sigma.encoders.kl_autoencoder_files import empty_autoencoder
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH, TextEncoder
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
 from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.model.compilation import compile_blocks
 from pixart_sigma.model.int8 import check_int8_device, quantise_linears
 from pixart_sigma.model.transformer import PixArtTransformer
 from pixart_sigma.pipeline.captions import PromptEncoder
+from pixart_sigma.pipeline.compiler import check_compiler
 from pixart_sigma.pipeline.device import resolve_device, resolve_dtype
 from pixart_sigma.pipeline.prompt_cache import CachedTextEncoder
 from pixart_sigma.pipeline.request import Lora
@@ -102,6 +104,7 @@ def load_parts(
     text_encoder_held: TextHold = "resident",
     prompt_cache: Path | None = None,
     int8: bool = False,
+    compiled: bool = False,
 ) -> Parts:
     """See `TextToImage.from_pretrained`. Only what is loaded is looked for."""
     chosen_device = resolve_device(device)
@@ -110,12 +113,16 @@ def load_parts(
         raise InvalidInput(
             "loras are merged into a transformer that is loaded, not into one that is shared or left out"
         )
-    if int8 and transformer is not LOAD:
-        raise InvalidInput(
-            "int8 is for a transformer that is loaded, not for one that is shared or left out; leave int8 out too"
-        )
+    for name, asked in {"int8": int8, "compiled": compiled}.items():
+        if asked and transformer is not LOAD:
+            raise InvalidInput(
+                f"{name} is for a transformer that is loaded, not for one that is shared or left out; leave {name} out "
+                "too"
+            )
     if int8:
         check_int8_device(chosen_device)
+    if compiled:
+        check_compiler()
     check_text_hold(text_encoder_held)
     if text_encoder is not LOAD and (text_encoder_held != "resident" or prompt_cache is not None):
         raise InvalidInput(
@@ -141,6 +148,8 @@ def load_parts(
     if isinstance(transformer, Load):
         transformer, null_caption = _load_transformer(folders.transformer, chosen_dtype, loras, int8)
         transformer.to(chosen_device)
+        if compiled:
+            compile_blocks(transformer.transformer_blocks)
     elif text_encoder is not None and "transformer" in folders.parts:
         # Prompts are encoded as if the transformer were there.
         null_caption = read_checkpoint(folders.transformer).null_caption

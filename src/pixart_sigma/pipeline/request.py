@@ -7,7 +7,7 @@ elsewhere.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
@@ -44,7 +44,7 @@ class Request:
     seed: int = 0
     num_images: int = 1
     sampler: str = DEFAULT_SAMPLER
-    kv_compression: KVCompressionRequest | tuple[int, int] | None = None
+    kv_compression: KVCompressionRequest | tuple[int, int] | list[int] | None = None
     shortcuts: Shortcuts = NO_SHORTCUTS
 
     def __post_init__(self) -> None:
@@ -93,13 +93,14 @@ class Request:
                 f"use --guidance-scale 1 instead of {self.guidance_scale:g}"
             )
         self.shortcuts.check(self.num_steps, self.guidance_scale > 1)
-        if isinstance(self.kv_compression, tuple):
-            object.__setattr__(self, "kv_compression", KVCompressionRequest(self.kv_compression))
+        if isinstance(self.kv_compression, tuple | list):
+            window = cast(tuple[int, int], tuple(self.kv_compression))
+            object.__setattr__(self, "kv_compression", KVCompressionRequest(window))
 
     @property
     def compression(self) -> KVCompressionRequest | None:
         """`kv_compression`, whole."""
-        assert not isinstance(self.kv_compression, tuple)
+        assert not isinstance(self.kv_compression, tuple | list)
         return self.kv_compression
 
 

@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step, denoise
-from pixart_sigma.diffusion.shortcuts.reuse import reusing
+from pixart_sigma.diffusion.shortcuts.reuse import check_plain, reusing
 from pixart_sigma.encoders.autoencoder import Autoencoder, one_of
 from pixart_sigma.encoders.autoencoder_memory import blends
 from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.model.compilation import compile_blocks, is_compiled
 from pixart_sigma.model.conditions import Captions
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
@@ -37,7 +38,7 @@ from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.weights.compression import compressed_blocks
 from pixart_sigma.weights.folder import PipelineFolders
-from pixart_sigma.weights.transformer import with_kv_compression
+from pixart_sigma.weights.transformer import trained_compression, with_kv_compression
 
 Output = Literal["images", "latents"]
 Part = TypeVar("Part")
@@ -62,7 +63,7 @@ class TextToImage:
 
     `model = TextToImage.from_pretrained("pocket"); model("a red house").images[0].save("house.png")`
 
-    The same in three parts, of which each needs one model: `encode`, `denoise`, `decode`.
+    The same in three parts, of which each needs one model: `encode`, `denoise`, `decode`. For one thread at a time.
     """
 
     def __init__(self, parts: Parts, profile: str = DEFAULT_PROFILE) -> None:
@@ -88,6 +89,7 @@ class TextToImage:
         text_encoder_held: TextHold = "resident",
         prompt_cache: Path | None = None,
         int8: bool = False,
+        compiled: bool = False,
     ) -> Self:
         """A model → TextToImage.
 
@@ -97,11 +99,14 @@ class TextToImage:
         autoencoder: another pipeline's part, which is shared and stays as it is, or None to leave it out.
         text_encoder_held: how its weights are held, see `encoders/text_holds.py`. prompt_cache: a folder, which need
         not exist yet; what is encoded is kept there, and a text encoder is loaded for what is not. int8: the
-        transformer's linear layers in 8 bits, which is not exact; see `model/int8.py`.
+        transformer's linear layers in 8 bits, which is not exact; see `model/int8.py`. compiled: the transformer's
+        blocks by torch's compiler, for many pictures: the first ones of a size, a number of pictures at once or a
+        length of captions wait for it.
 
-        Raises InvalidInput for an unknown model, dtype, device or profile, for loras or int8 without a transformer to
-        load, and for one that int8 does not fit; WeightsError for a broken file, parts that do not fit one another, or
-        a LoRA that does not fit; MissingDependency for a hold whose package is not installed.
+        Raises InvalidInput for an unknown model, dtype, device or profile, for loras, int8 or compiled without a
+        transformer to load, and for one that int8 does not fit; WeightsError for a broken file, parts that do not
+        fit one another, or a LoRA that does not fit; MissingDependency for a hold whose package is not installed, and
+        for compiled without a C++ compiler.
         """
         parts = load_parts(
             model,
@@ -116,6 +121,7 @@ class TextToImage:
             text_encoder_held=text_encoder_held,
             prompt_cache=prompt_cache,
             int8=int8,
+            compiled=compiled,
         )
         return cls(parts, profile)
 
@@ -170,7 +176,7 @@ class TextToImage:
         seed: int = 0,
         num_images: int = 1,
         sampler: str | None = None,
-        kv_compression: KVCompressionRequest | tuple[int, int] | None = None,
+        kv_compression: KVCompressionRequest | tuple[int, int] | list[int] | None = None,
         shortcuts: Shortcuts = NO_SHORTCUTS,
         on_step: OnStep | None = None,
         noise: Tensor | None = None,
@@ -216,18 +222,27 @@ class TextToImage:
             raise InvalidInput(
                 "a negative prompt beside encoded prompts would be ignored; give it to encode instead"
             )
+        self._check_early(request, output, encoded)
         if encoded is None:
-            check_sampler(
-                request.sampler, self._parts.kinds, self.name
-            )  # before the costly text encoder runs
-            request.shortcuts.plan(
-                request.num_steps, self.transformer.config.num_layers, request.guidance_scale > 1
-            )
             encoded = self.encode(request.prompts, request.negative_prompt, request.guidance_scale > 1)
         latents = self.denoise(encoded, request, noise=noise, on_step=on_step)
         if output == "latents":
             return Result([], _seeds(request), latents)
         return Result(self.decode(latents), _seeds(request), latents, self.blends(latents))
+
+    def _check_early(self, request: Request, output: Output, encoded: EncodedPrompts | None) -> None:
+        """What would else be refused when something costly has been done."""
+        config = self.transformer.config
+        check_sampler(request.sampler, self._parts.kinds, self.name)
+        if request.compression is not None:
+            compression_of(request.compression, config)
+        plan = request.shortcuts.plan(request.num_steps, config.num_layers, request.guidance_scale > 1)
+        if plan.computed is not None:
+            check_plain(self.transformer)
+        if encoded is None:
+            _ = self.text_encoder
+        if output == "images":
+            _ = self.autoencoder
 
     def encode(
         self, prompts: str | Sequence[str], negative_prompt: str = "", guided: bool = True
@@ -287,6 +302,8 @@ class TextToImage:
 
         if request.compression is not None:
             model = with_kv_compression(model, compression_of(request.compression, model.config))
+            if is_compiled(self.transformer.transformer_blocks):
+                compile_blocks(model.transformer_blocks)
         dtype = model.proj_out.weight.dtype
 
         def checked(step: Step) -> bool | None:
@@ -309,7 +326,7 @@ class TextToImage:
                 denoiser,
                 noise.to(device),
                 model.prepare_captions(encoded.embeds, encoded.mask).repeat(request.num_images),
-                _negative_captions(model, encoded, len(noise)),
+                _negative_captions(model, encoded, len(noise)) if guided else None,
                 make_scheduler(request.sampler, self.scheduler_config, self.profile),
                 request.num_steps,
                 request.guidance_scale,
@@ -348,9 +365,15 @@ class TextToImage:
 
 
 def compression_of(wanted: KVCompressionRequest, config: TransformerConfig) -> KVCompression:
-    """What a call asks for, for a model of that many blocks. Raises InvalidInput for blocks that it does not have."""
+    """What a call asks for, for a model of that many blocks.
+
+    Raises InvalidInput for blocks that it does not have, and for an operator whose weights it does not have.
+    """
     blocks = compressed_blocks(wanted.blocks, config.num_layers)
-    return KVCompression(wanted.window, wanted.operator, blocks)
+    compression = KVCompression(wanted.window, wanted.operator, blocks)
+    if wanted.operator == "conv":
+        trained_compression(config, compression)
+    return compression
 
 
 def _negative_captions(model: PixArtTransformer, encoded: EncodedPrompts, batch: int) -> Captions | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, draw_scenes, world_fingerprint
 from pixart_sigma.evaluation.features import extractor
+from pixart_sigma.evaluation.figures import ATTRIBUTE
 from pixart_sigma.evaluation.judges.file import judge_file
 from pixart_sigma.evaluation.metrics.reference import save_reference
 from pixart_sigma.evaluation.prompts import Prompt, evenly, pocket_prompts, prompts_digest
@@ -23,9 +24,10 @@ from pixart_sigma.evaluation.run import METRICS_FILE, evaluate
 from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.reproduction.metric import (
     ADHERENCE,
+    ATTRIBUTES,
     CLIP_SCORE,
     CMMD,
-    DENSE_ADHERENCE,
+    DENSE_ATTRIBUTES,
     DENSE_CLIP_SCORE,
     FID,
 )
@@ -38,10 +40,10 @@ from pixart_sigma.world.captions import STATEMENTS
 FIRST_DENSE_SEED = 5 * 10**9
 """Of the dense prompts' scenes; the fixed list's, and whatever was trained on, lie below."""
 _NAMES: Mapping[str, Mapping[str, str]] = {
-    "pocket": {name: name for name in (FID, CMMD, CLIP_SCORE, ADHERENCE)},
-    "dense": {CLIP_SCORE: DENSE_CLIP_SCORE, ADHERENCE: DENSE_ADHERENCE},
+    "pocket": {name: name for name in (FID, CMMD, CLIP_SCORE, ADHERENCE, ATTRIBUTES)},
+    "dense": {CLIP_SCORE: DENSE_CLIP_SCORE, ATTRIBUTES: DENSE_ATTRIBUTES},
 }
-"""Set of prompts → metric of `evaluate` → metric of the tables."""
+"""Set of prompts → metric of a model's pictures → metric of the tables."""
 
 
 def shared_reference(output: Path, scale: Scale, device: str) -> Path:
@@ -92,13 +94,15 @@ def measure(
             device=device,
         )
         metrics = evaluate(request, lambda what, done, total: None, model_alone=True)
-    names = _NAMES[prompts]
-    return {
-        names[figure["metric"]]: figure["value"]
-        for figure in metrics["figures"]
-        if figure["pictures"] == "model" and figure["metric"] in names and figure["part"] in ("", "all")
-    }
+    figures = [figure for figure in metrics["figures"] if figure["pictures"] == "model"]
+    found = {each["metric"]: each["value"] for each in figures if each["part"] in ("", "all")}
+    read = [each for each in figures if each["metric"] == ATTRIBUTE]
+    found[ATTRIBUTES] = sum(each["value"] * each["num"] for each in read) / sum(each["num"] for each in read)
+    return {ours: found[theirs] for theirs, ours in _NAMES[prompts].items()}
 
 
 def _folder_digest(folder: Path) -> str:
-    return files_digest(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    """Of what is loaded; a card's words may change."""
+    return files_digest(
+        folder, sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
+    )

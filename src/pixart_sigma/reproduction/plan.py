@@ -1,8 +1,8 @@
 """What a reproduction would train, and about how long that takes, from stated rates. Trains nothing.
 
-The rates are those of two cores that were measured when the pocket model was made (docs/log.md): 53 images/s for a
-transformer of 9 M weights at 64 tokens, here taken as inversely proportional to weights and tokens; 0.18 s for a step
-of 16 crops of an autoencoder; 64 captions/s of a text encoder.
+The rates are those of two cores (AMD Zen 4) on which the pocket model was made: 28 images/s for a transformer of 9 M
+weights at 64 tokens, here taken as inversely proportional to weights and tokens, a caption's counted with the part of a
+block that sees them; 0.18 s for a step of 16 crops of an autoencoder; 64 captions/s of a text encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ CHAIN = "chain"
 NAMES = (*WORDS, *STUDIES, CHAIN)
 MOST_SEEDS = 100
 
-WEIGHT_TOKENS_PER_SECOND = 53 * 9e6 * 64
+CAPTION_TOKENS = 55 / 8
+"""A caption's, of which a block makes keys and values alone, as so many image tokens."""
+WEIGHT_TOKENS_PER_SECOND = 28 * 9e6 * (64 + CAPTION_TOKENS)
 CROPS_PER_SECOND = 16 / 0.18
 CAPTIONS_PER_SECOND = 64.0
 _PASSES_OF_TRAINING = 3
@@ -89,7 +91,7 @@ def estimate(recipe: Recipe, start: Estimate | None) -> Estimate:
 
 def samples_per_second(weights: float, side: int) -> float:
     """Of training a transformer on square pictures."""
-    return WEIGHT_TOKENS_PER_SECOND / (weights * num_image_tokens(side, side))
+    return WEIGHT_TOKENS_PER_SECOND / (weights * (num_image_tokens(side, side) + CAPTION_TOKENS))
 
 
 def plan_study(study: Study, scale: Scale, num_seeds: int) -> list[str]:
@@ -109,7 +111,8 @@ def plan_study(study: Study, scale: Scale, num_seeds: int) -> list[str]:
         *lines,
         "",
         f"{num_seeds} seeds: about {total / 3600:.1f} h of training and {measuring / 3600:.1f} h for {num} times "
-        f"{scale.num_prompts} pictures of {scale.num_steps} steps",
+        f"{scale.num_prompts} pictures of {scale.num_steps} steps; stages that another study has left in the folder "
+        "are not trained again",
         rates(),
     ]
 

@@ -60,12 +60,17 @@ class JudgedClaim:
 
 def judge_claims(study: Study, results: Mapping[str, CellResult]) -> list[JudgedClaim]:
     """The study's claims in their order. Raises InvalidInput for fewer than two seeds."""
+
+    def values(label: str, claim: Claim) -> Sequence[float]:
+        return results[label].at(claim.at)[claim.metric]
+
     return [
         JudgedClaim(
             claim,
             judge(
-                results[claim.better].at(claim.at)[claim.metric],
-                results[claim.worse].at(claim.at)[claim.metric],
+                values(claim.better, claim),
+                values(claim.worse, claim),
+                [values(cell.label, claim) for cell in study.peers(claim)],
                 METRICS[claim.metric].lower_is_better,
             ),
         )

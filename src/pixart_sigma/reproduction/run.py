@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pixart_sigma.reproduction.chain import reproduce_chain
 from pixart_sigma.reproduction.measure import measure, shared_reference
-from pixart_sigma.reproduction.metric import STEP_SECONDS
+from pixart_sigma.reproduction.metric import HELD_OUT_ERROR, STEP_SECONDS
 from pixart_sigma.reproduction.plan import CHAIN, WORDS, check
 from pixart_sigma.reproduction.results import CellResult, Cost, judge_claims
 from pixart_sigma.reproduction.scale import FAST, FULL, Scale
@@ -21,6 +21,7 @@ from pixart_sigma.reproduction.stages import (
     Workshop,
     cost_from_scratch,
     export_folder,
+    held_out_error,
     open_workshop,
     seconds_per_step,
     stage_cost,
@@ -69,7 +70,10 @@ def reproduce_study(
             say(f"seed {seed}, measuring {cell.label} after {steps:,} steps")
             trained = Trained(cell.stage, steps)
             output = stage_folder(workshop, cell.stage, seed) / f"measured-{steps}"
-            figures = {STEP_SECONDS: seconds_per_step(workshop, trained, seed)}
+            figures = {
+                STEP_SECONDS: seconds_per_step(workshop, trained, seed),
+                HELD_OUT_ERROR: held_out_error(workshop, trained, seed),
+            }
             for prompts in study.prompts:
                 model = export_folder(workshop, trained, seed)
                 figures |= measure(model, output, prompts, scale, reference, device)

@@ -13,22 +13,24 @@ from dataclasses import dataclass, field
 class Scale:
     """`low`, `middle`, `high`: sides in pixels, with `batches` and `scenes` for each.
 
-    Steps: of `curve` every stage that is followed over its steps; `base` from scratch at the low resolution; `alone`
-    from scratch at the middle one, for as much computation as the base and the curve's last together; `fine` at the
-    high one. `shrink`: further overrides for every recipe of a kind. A model is measured on `num_prompts` of the fixed
-    list (None: all) and as many dense ones, made in `num_steps`; a reference has `num_drawn` scenes.
+    Steps: of `curve` every stage that is followed over its steps; `base` from scratch at the low resolution, with
+    `half` on the way; `alone` from scratch at the middle one, for as much computation as the base and the curve's last
+    together; `fine` at the high one. `shrink`: further overrides for every recipe of a kind. A model is measured on
+    `num_prompts` of the fixed list (None: all) and as many dense ones, made in `num_steps`; a reference has
+    `num_drawn` scenes.
     """
 
     low: int = 64
     middle: int = 128
     high: int = 256
     batches: tuple[int, int, int] = (64, 32, 16)
-    scenes: tuple[int, int, int] = (12_000, 4_000, 2_000)
+    scenes: tuple[int, int, int] = (12_000, 12_000, 2_000)
     curve: tuple[int, int, int] = (30, 150, 600)
+    half: int = 1500
     base: int = 3000
-    alone: int = 2100
+    alone: int = 2600
     fine: int = 200
-    autoencoder: int = 1800
+    autoencoder: int = 600
     shrink: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     num_prompts: int = 190
     num_steps: int = 12
@@ -55,8 +57,9 @@ FAST = Scale(
     batches=(2, 2, 2),
     scenes=(4, 4, 4),
     curve=(1, 2, 3),
-    base=4,
-    alone=4,
+    half=4,
+    base=5,
+    alone=5,
     fine=1,
     autoencoder=1,
     shrink={

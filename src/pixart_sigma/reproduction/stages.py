@@ -26,9 +26,10 @@ from pixart_sigma.reproduction.study import Stage, Trained
 from pixart_sigma.training.recipe import TransformerRecipe, load_recipe, read_recipe_text
 from pixart_sigma.training.watching.metrics import read_metrics
 from pixart_sigma.weights.digests import autoencoder_digest, text_encoder_digest
-from pixart_sigma.weights.folder import POCKET, find_pipeline
+from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
 
 METRICS_FILE = "metrics.jsonl"
+_HELD_OUT = "validation_mse"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,13 @@ def open_workshop(output: Path, pocket: str | Path = POCKET) -> Workshop:
     """The folder is made. Raises WeightsError if the pocket model is not there."""
     output.mkdir(parents=True, exist_ok=True)
     folder = find_pipeline(pocket)["transformer"]
-    parts = [autoencoder_digest(folder), text_encoder_digest(folder), world_fingerprint(0)]
+    scaling_factor = read_json(folder / "vae" / "config.json").get("scaling_factor")
+    parts = [
+        autoencoder_digest(folder),
+        scaling_factor,
+        text_encoder_digest(folder),
+        world_fingerprint(0),
+    ]
     return Workshop(output.resolve(), folder.resolve(), short_digest(parts))
 
 
@@ -148,6 +155,16 @@ def seconds_per_step(workshop: Workshop, trained: Trained, seed: int) -> float:
         if record.get("samples_per_second")
     ]
     return _batch_size(trained.stage) / median(speeds) if speeds else float("nan")
+
+
+def held_out_error(workshop: Workshop, trained: Trained, seed: int) -> float:
+    """That of the export, which every length ends with."""
+    errors = [
+        record[_HELD_OUT]
+        for record in _records(workshop, trained, seed)
+        if record["step"] == trained.steps and record.get(_HELD_OUT) is not None
+    ]
+    return errors[-1] if errors else float("nan")
 
 
 def _records(workshop: Workshop, trained: Trained, seed: int) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ class Stage:
 
     The rate is constant, so that an export at a length is what a run of that length gives. `inputs` are the recipe's
     keys that name folders, each with what stands there: a `Trained`, or None for the pocket model. A stage that is not
-    `seeded` is the same for all seeds.
+    `seeded` is the same for all seeds. `side`: of its pictures, in pixels; 0 if it learns from several.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Stage:
     overrides: tuple[str, ...] = ()
     inputs: tuple[tuple[str, Trained | None], ...] = ()
     seeded: bool = True
+    side: int = 0
 
     @property
     def last(self) -> Trained:
@@ -84,6 +85,16 @@ class Study:
     def points(self) -> list[tuple[Cell, int]]:
         """Every cell with each of the steps after which it is measured."""
         return [(cell, steps) for cell in self.cells for steps in cell.at]
+
+    def peers(self, claim: Claim) -> list[Cell]:
+        """The cells that a claim compares, and all others of their resolutions at the same steps."""
+        compared = {cell.label: cell for cell in self.cells if cell.label in (claim.better, claim.worse)}
+        sides = {cell.stage.side for cell in compared.values()}
+        return [
+            cell
+            for cell in self.cells
+            if cell.stage.side in sides and (claim.at is None or claim.at in cell.at)
+        ]
 
 
 def stages_of(cells: Iterable[Cell]) -> list[Stage]:

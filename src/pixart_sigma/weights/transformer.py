@@ -98,7 +98,9 @@ def build(config: TransformerConfig, state_dict: Mapping[str, Tensor], source: s
         with torch.device("meta"):
             model = PixArtTransformer(config)
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes whose product no integer holds
-        raise WeightsError(f"the configuration of {source} makes no model ({first_line(error)})") from error
+        raise WeightsError(
+            f"the configuration of {source} makes no model ({first_line(error)}); export it again"
+        ) from error
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     problems = {
         "missing": sorted(shapes.keys() - state_dict.keys()),

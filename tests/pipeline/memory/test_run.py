@@ -162,6 +162,7 @@ def test_blocks_that_visit_a_device_have_its_dtype(
         lambda *_, **options: asked.update(device=options["device"], dtype=options["dtype"]),
     )
     monkeypatch.setattr(run, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     visiting = replace(resident, staged=True, blocks_visit=True)
     run._load(replace(setup, device="cuda"), visiting, text_encoder=None, autoencoder=None)
     assert asked == {"device": "cpu", "dtype": "bfloat16"}

@@ -128,6 +128,7 @@ def test_processes_take_the_gpu_of_their_local_rank(monkeypatch: pytest.MonkeyPa
     for name, value in WHOLE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     module = "pixart_sigma.pipeline.placement.processes.resolve_device"
     for device, message in (
         ("cuda", "process 1 of this machine has no GPU, there are 1"),

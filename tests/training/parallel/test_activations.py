@@ -10,7 +10,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from comparison import relative_error
-from pixart_sigma.training.parallel.activations import compile_blocks, recompute_activations
+from pixart_sigma.model.compilation import compile_blocks
+from pixart_sigma.training.parallel.activations import recompute_activations
 from tiny_objective import Objective, batch_of
 
 # Dynamo asks every tensor for its gradient and hides the warning by a way that "warnings are errors" precedes.

@@ -57,9 +57,9 @@ def _transformer(job: Job) -> tuple[PixArtTransformer, Tensor, Tensor, Tensor, T
     model = load_transformer(job.folder / "transformer", job.dtype).to(job.device)
     switch_off_in_transformer(model, job.off)
     if job.compiled:
-        from pixart_sigma.training.parallel.activations import compile_blocks
+        from pixart_sigma.model.compilation import compile_blocks
 
-        compile_blocks(list(model.transformer_blocks))
+        compile_blocks(model.transformer_blocks)
     inputs = draw_inputs(job.scenario)
     latents = inputs.latents.to(job.device, job.dtype).repeat(2, 1, 1, 1)
     embeds, mask = inputs.embeds.to(job.device, job.dtype), inputs.mask.to(job.device)
@@ -68,7 +68,9 @@ def _transformer(job: Job) -> tuple[PixArtTransformer, Tensor, Tensor, Tensor, T
 
 def _picture(job: Job, watch: Stopwatch) -> Compute:
     (dtype,) = (name for name, dtype in DTYPES.items() if dtype == job.dtype)
-    model = TextToImage.from_pretrained(job.folder, dtype=dtype, device=str(job.device))
+    model = TextToImage.from_pretrained(
+        job.folder, dtype=dtype, device=str(job.device), compiled=job.compiled
+    )
     switch_off(model, job.off)
     noise = draw_inputs(job.scenario).latents.to(job.dtype).float()
     outputs: Outputs = {}

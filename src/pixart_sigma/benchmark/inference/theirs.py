@@ -62,6 +62,8 @@ def _picture(job: Job, watch: Stopwatch) -> Compute:
         job.device
     )
     pipeline.set_progress_bar_config(disable=True)
+    if job.compiled:
+        pipeline.transformer.compile()
     noise = draw_inputs(job.scenario).latents.to(job.dtype)
     outputs: Outputs = {}
     decode_latents = pipeline.vae.decode

@@ -45,8 +45,8 @@ def load_libraries(side: str) -> None:
 
 def our_step(scenario: Scenario, features: Features, device: torch.device, switches: Switches) -> Step:
     """A step as the trainer makes it."""
+    from pixart_sigma.model.compilation import compile_blocks
     from pixart_sigma.training.optimizers import build_optimizers
-    from pixart_sigma.training.parallel.activations import compile_blocks
     from pixart_sigma.training.recipe.process import OptimizerRecipe
     from pixart_sigma.training.recipe.transformer import ObjectiveRecipe
     from pixart_sigma.training.tasks.transformer.objective import (
@@ -59,7 +59,7 @@ def our_step(scenario: Scenario, features: Features, device: torch.device, switc
     schedule = linear_schedule().to(device)
     model = TransformerObjective(transformer, None, ObjectiveRecipe(), schedule)
     if switches.compiled:
-        compile_blocks(list(transformer.transformer_blocks))
+        compile_blocks(transformer.transformer_blocks)
     weights = list(model.parameters())
     if switches.fused_optimizer:
         optimizers = build_optimizers(

@@ -20,6 +20,10 @@ from pixart_sigma.cli.benchmark.options import (
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.samplers import DEFAULT_STEPS
 
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Also time both sides compiled, and their compilation.")
+]
+
 if TYPE_CHECKING:
     from pixart_sigma.benchmark.inference.scenarios import Suite
     from pixart_sigma.benchmark.waterfall.measure import Suite as WaterfallSuite
@@ -31,15 +35,16 @@ def time_pipeline(
     device: Device = "auto",
     rounds: Rounds = 7,
     steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = DEFAULT_STEPS,
+    compile_: Compile = False,
     waterfall: Waterfall = False,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
     """A picture from its prompt, beside diffusers' pipeline, by stage."""
     if waterfall:
-        _run_waterfall("pipeline", scenario, dtype, device, rounds, steps, json_file, markdown_file)
+        _run_waterfall("pipeline", scenario, dtype, device, rounds, steps, compile_, json_file, markdown_file)
         return
-    _run("pipeline", scenario, dtype, device, rounds, steps, False, json_file, markdown_file)
+    _run("pipeline", scenario, dtype, device, rounds, steps, compile_, json_file, markdown_file)
 
 
 def time_transformer(
@@ -47,18 +52,16 @@ def time_transformer(
     dtype: Dtypes = None,
     device: Device = "auto",
     rounds: Rounds = 7,
-    compile_: Annotated[
-        bool, typer.Option("--compile", help="Also time both sides compiled, and their compilation.")
-    ] = False,
+    compile_: Compile = False,
     waterfall: Waterfall = False,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
     """XL/2's forward pass with guidance, beside diffusers' transformer."""
-    if waterfall and compile_:
-        raise InvalidInput("--compile is ignored with --waterfall, whose rows are eager; remove it")
     if waterfall:
-        _run_waterfall("transformer", scenario, dtype, device, rounds, None, json_file, markdown_file)
+        _run_waterfall(
+            "transformer", scenario, dtype, device, rounds, None, compile_, json_file, markdown_file
+        )
         return
     _run("transformer", scenario, dtype, device, rounds, None, compile_, json_file, markdown_file)
 
@@ -91,9 +94,12 @@ def _run_waterfall(
     device: str,
     rounds: int,
     num_steps: int | None,
+    compiled: bool,
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
+    if compiled:
+        raise InvalidInput("--compile is ignored with --waterfall, whose rows are eager; remove it")
     from pixart_sigma.benchmark.outcome import Output
     from pixart_sigma.benchmark.waterfall.run import run_waterfall
 

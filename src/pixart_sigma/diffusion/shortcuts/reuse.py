@@ -38,7 +38,7 @@ def reusing(model: PixArtTransformer, plan: StepPlan) -> Iterator[BeforeCall | N
     if plan.computed is None:
         yield None
         return
-    _check_plain(model)
+    check_plain(model)
     outputs = _Outputs(plan)
     try:
         for index, block in enumerate(model.transformer_blocks):
@@ -131,7 +131,8 @@ def _each(function: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
     return in_pieces(function, tokens.clone() if cut(tokens) else tokens)
 
 
-def _check_plain(model: Any) -> None:
+def check_plain(model: Any) -> None:
+    """Raises InvalidInput for a transformer with blocks that are compiled, or whose forward was replaced."""
     blocks = [model, *model.transformer_blocks]
     if any(
         "forward" in vars(block)

@@ -33,6 +33,7 @@ from pixart_sigma.pipeline.captions import asked_groups, asks_for_null
 from pixart_sigma.pipeline.memory.limit import MIB
 from pixart_sigma.pipeline.memory.plan import Needs, PartBytes
 from pixart_sigma.pipeline.parts import open_prompt_cache, prompt_length
+from pixart_sigma.pipeline.placement.sequence import check_split
 from pixart_sigma.pipeline.profiles import Profile
 from pixart_sigma.pipeline.prompt_cache import CachedTextEncoder
 from pixart_sigma.pipeline.request import Request
@@ -41,7 +42,6 @@ from pixart_sigma.resolution import LATENT_SCALE, TOKEN_SIDE
 from pixart_sigma.weights.checkpoint import Checkpoint, read_checkpoint
 from pixart_sigma.weights.folder import PipelineFolders, read_json
 from pixart_sigma.weights.tensor_files import read_sharded_weights, read_weights
-from pixart_sigma.weights.transformer import trained_compression
 
 FP32_BYTES = 4
 _KERNEL_BYTES = {"cpu": 16 * MIB, "cuda": 32 * MIB}
@@ -82,13 +82,14 @@ def needs_of(
     text_hold: TextHold | None = None,
     prompt_cache: Path | None = None,
     int8: bool = False,
+    processes: int = 1,
 ) -> Needs:
     """What this model takes for this request; process_bytes: what is taken already.
 
     adapted: LoRAs are merged, for which the transformer is in fp32 for a moment. text_hold, prompt_cache, int8: as in
-    `Setup`; where all prompts are known, no text encoder is needed. Raises WeightsError for files that
-    are missing or broken, InvalidInput for a compression that the model cannot have, and for a width that int8 does
-    not take.
+    `Setup`; where all prompts are known, no text encoder is needed. processes: that share each picture.
+    Raises WeightsError for files that are missing or broken, InvalidInput for a compression that the model cannot have,
+    for a width that int8 does not take, and for a picture that so many processes cannot share.
     """
     checkpoint = read_checkpoint(folders.transformer)
     config = _compressed(checkpoint, request)
@@ -110,6 +111,8 @@ def needs_of(
         merging = whole * FP32_BYTES - transformer.loaded
     pixels = height * width
     grid = (height // TOKEN_SIDE, width // TOKEN_SIDE)
+    if processes > 1:
+        check_split(config, grid, processes)
 
     def denoise_working(pictures: int, together: bool) -> int:
         working = _denoise_bytes(
@@ -191,10 +194,7 @@ def _compressed(checkpoint: Checkpoint, request: Request) -> TransformerConfig:
     wanted = request.compression
     if wanted is None:
         return checkpoint.config
-    compression = compression_of(wanted, checkpoint.config)
-    if compression.operator == "conv":
-        trained_compression(checkpoint.config, compression)
-    return replace(checkpoint.config, kv_compression=compression)
+    return replace(checkpoint.config, kv_compression=compression_of(wanted, checkpoint.config))
 
 
 def _caption_tokens(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from pixart_sigma.allocator import keep_freed_memory, return_freed_memory, trim
+from pixart_sigma.allocator import keep_freed_memory, return_freed_memory, returning_freed_memory, trim
 from pixart_sigma.diffusion.sampling import Denoiser, OnStep, Step
 from pixart_sigma.encoders.strips.coding import OnProgress
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold, is_exact
@@ -99,10 +99,11 @@ def generate_within(
     """
     folders = model if isinstance(model, PipelineFolders) else find_pipeline(model)
     setup = Setup(folders, **options)
-    plan = plan_generation(setup, request, parse_limit(memory_limit))
-    if on_plan is not None:
-        on_plan(plan)
-    return carry_out(plan, setup, request, on_step=on_step)
+    with returning_freed_memory():
+        plan = plan_generation(setup, request, parse_limit(memory_limit))
+        if on_plan is not None:
+            on_plan(plan)
+        return carry_out(plan, setup, request, on_step=on_step)
 
 
 def plan_generation(
@@ -136,6 +137,7 @@ def _plan(setup: Setup, request: Request, limit: int | Auto, world: int) -> Memo
         text_hold=setup.text_hold,
         prompt_cache=setup.prompt_cache,
         int8=setup.int8,
+        processes=world,
     )
     limited = limit != AUTO
     if limit == AUTO:

@@ -14,7 +14,7 @@ from pixart_sigma.pipeline.memory.plan import Stage
 _WORDS = (
     "DefaultCPUAllocator",  # torch's own on the CPU
     "Cannot allocate memory",  # the system's, of a file that cannot be mapped
-    "CUDA error: out of memory",  # the driver's, of pinned memory or a context
+    "out of memory",  # drivers', of pinned memory or a context; the MPS backend's
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "ALLOCATION_FAILED",  # cuDNN's from version 9 on, of the host's or the device's memory
@@ -38,7 +38,7 @@ def explained(stage: Stage) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError, OSError, WeightsError) as error:
         cause = error.__cause__ if isinstance(error, WeightsError) else error
-        if _is_shortage(cause):
+        if is_shortage(cause):
             raise OutOfMemory(
                 f"the memory did not suffice in stage {stage}; give a lower --memory-limit, so that the plan takes "
                 f"less, or {REMEDIES[stage]}"
@@ -51,7 +51,8 @@ def explained(stage: Stage) -> Iterator[None]:
         raise
 
 
-def _is_shortage(error: BaseException | None) -> bool:
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether it says that there is no memory left, in the words of torch, a driver or the system."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -35,15 +35,18 @@ def offloaded(model: PixArtTransformer, device: torch.device) -> Iterator[PixArt
             module.to(device)
     model.scale_shift_table.data = model.scale_shift_table.data.to(device)
     visits = _Visits(model.transformer_blocks, device)
+    formers = [dict(vars(block)) for block in model.transformer_blocks]
     try:
         for index, block in enumerate(model.transformer_blocks):
             for name in _METHODS:
                 setattr(block, name, visits.around(index, getattr(block, name)))
         yield model
     finally:
-        for block in model.transformer_blocks:
+        for block, former in zip(model.transformer_blocks, formers, strict=True):
             for name in _METHODS:
                 block.__dict__.pop(name, None)
+                if name in former:  # compiled, say
+                    setattr(block, name, former[name])
         visits.end()
         model.to("cpu")
 

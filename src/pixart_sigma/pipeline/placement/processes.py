@@ -83,7 +83,7 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Processes]:
         yield Processes(rank=0, world=1, local_rank=0, device=resolve_device(device))
         return
     rank, local_rank = _place_in(world)
-    own = _own_device(resolve_device(device), local_rank)
+    own = _own_device(device, local_rank)
     if own.type == "cuda":
         torch.cuda.set_device(own)
         # gloo beside nccl: checkpoints and small talk go through host memory.
@@ -96,19 +96,27 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Processes]:
     dist.destroy_process_group()
 
 
-def _own_device(device: torch.device, local_rank: int) -> torch.device:
-    if device.type != "cuda":
-        return device
-    if device.index is not None:
+def _own_device(device: str, local_rank: int) -> torch.device:
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return _own_gpu(local_rank)
+    own = resolve_device(device)
+    if own.type == "cuda":
         raise InvalidInput(
             f"device {device} names one GPU for several processes; use cuda (in a recipe: run.device)"
         )
+    return own
+
+
+def _own_gpu(local_rank: int) -> torch.device:
+    """Tried out by itself: on another one each process would leave some hundred megabytes."""
+    if not torch.cuda.is_available():
+        return resolve_device("cuda")  # which says so
     if local_rank >= torch.cuda.device_count():
         raise InvalidInput(
             f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}; start as many "
             "processes as GPUs (torchrun --nproc-per-node)"
         )
-    return torch.device("cuda", local_rank)
+    return resolve_device(f"cuda:{local_rank}")
 
 
 def _place_in(world: int) -> tuple[int, int]:

@@ -47,6 +47,26 @@ def bands_of(num_rows: int, window_height: int, count: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(ends)]
 
 
+def check_split(config: TransformerConfig, grid: tuple[int, int], count: int) -> None:
+    """Raises InvalidInput where `count` processes cannot share a picture on a (height, width) grid of tokens."""
+    _check_operator(config)
+    _bands(config, grid, count)
+
+
+def _check_operator(config: TransformerConfig) -> None:
+    if config.kv_compression is not None and config.kv_compression.operator == "discard":
+        raise InvalidInput(
+            "kv_compression operator 'discard' keeps tokens wherever they are, not so many of each band; generate "
+            "on one device, or use another operator"
+        )
+
+
+def _bands(config: TransformerConfig, grid: tuple[int, int], count: int) -> list[range]:
+    compression = config.kv_compression
+    compressed = compression is not None and compression.applies(grid)
+    return bands_of(grid[0], compression.window[0] if compression is not None and compressed else 1, count)
+
+
 class SplitTransformer:
     """A `Denoiser` whose every call is made by all processes of a group, with the same arguments.
 
@@ -59,12 +79,7 @@ class SplitTransformer:
 
         Raises InvalidInput for a model that discards tokens at random.
         """
-        compression = model.config.kv_compression
-        if compression is not None and compression.operator == "discard":
-            raise InvalidInput(
-                "kv_compression operator 'discard' keeps tokens wherever they are, not so many of each band; generate "
-                "on one device, or use another operator"
-            )
+        _check_operator(model.config)
         self.model = model
         self.group = group
 
@@ -90,8 +105,7 @@ class SplitTransformer:
         grid = self.model.token_grid(latents)
         compression = self.config.kv_compression
         compressed = compression is not None and compression.applies(grid)
-        window_height = compression.window[0] if compression is not None and compressed else 1
-        bands = bands_of(grid[0], window_height, dist.get_world_size(self.group))
+        bands = _bands(self.config, grid, dist.get_world_size(self.group))
         band = bands[dist.get_rank(self.group)]
         patch = self.config.patch_size
         own = latents[:, :, band.start * patch : band.stop * patch]

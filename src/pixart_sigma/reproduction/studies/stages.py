@@ -19,7 +19,7 @@ _SPAN = 512
 
 def base(scale: Scale) -> Stage:
     """From scratch at the low resolution, on the pocket model's encoders; most studies start here."""
-    return _scratch(scale, LOW, "base", (*scale.curve, scale.base))
+    return _scratch(scale, LOW, "base", (*scale.curve, scale.half, scale.base))
 
 
 def alone(scale: Scale) -> Stage:
@@ -28,8 +28,8 @@ def alone(scale: Scale) -> Stage:
 
 
 def with_captions(scale: Scale, name: str, *overrides: str) -> Stage:
-    """The base on other captions, exported at its end."""
-    stage = replace(base(scale), name=f"captions-{name}", lengths=(scale.base,))
+    """The base on other captions, for half of its steps."""
+    stage = replace(base(scale), name=f"captions-{name}", lengths=(scale.half,))
     return _changed(stage, *overrides)
 
 
@@ -104,6 +104,7 @@ def _scratch(scale: Scale, level: Level, name: str, lengths: tuple[int, ...]) ->
         lengths,
         (f"scratch.sample_size={side // LATENT_SCALE}", f"scratch.interpolation_scale={side / _SPAN}"),
         (("scratch.autoencoder", None), ("scratch.text_encoder", None)),
+        side=side,
     )
     return _changed(_sized(scale, level, fresh), *scale.shrink.get("scratch", ()))
 
@@ -112,7 +113,10 @@ def _tuned(
     scale: Scale, level: Level, name: str, start: Trained, lengths: tuple[int, ...], *overrides: str
 ) -> Stage:
     overrides = (f"start.resolution={_side(scale, level)}", *overrides)
-    return _sized(scale, level, Stage(name, "study-tune", lengths, overrides, (("start.model", start),)))
+    inputs = (("start.model", start),)
+    return _sized(
+        scale, level, Stage(name, "study-tune", lengths, overrides, inputs, side=_side(scale, level))
+    )
 
 
 def _sized(scale: Scale, level: Level, stage: Stage) -> Stage:

@@ -1,6 +1,6 @@
-"""Blocks that recompute their activations in the backward pass instead of keeping them, and compiled blocks.
+"""Blocks that recompute their activations in the backward pass instead of keeping them.
 
-Both are put onto a block from outside, in place of its `forward`, so that parameter names stay as they are. Order:
+That is put onto a block from outside, in place of its `forward`, so that parameter names stay as they are. Order:
 recompute, compile, then shard. Knows nothing of what a block computes. A block changed here cannot be deep-copied.
 
 `selective` keeps the results of matrix products and attention and recomputes the rest (modulation, norms, GELU), which
@@ -9,7 +9,7 @@ is cheap; `full` keeps a block's inputs alone and computes it twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import MethodType
 from typing import Any, Literal
@@ -41,21 +41,6 @@ def recompute_activations(blocks: Sequence[nn.Module], what: Literal["none", "se
     if forward is not None:
         for block in blocks:
             block.forward = MethodType(forward, block)
-
-
-def compile_blocks(blocks: Sequence[nn.Module], backend: str | Callable[..., Any] = "inductor") -> None:
-    """Compile each block's `forward`, after recompute_activations and before sharding.
-
-    Blocks alike share what is compiled. Sizes that change make it be compiled a few times more, in the end for any
-    size.
-    """
-    # DDP would cut the graphs at its buckets, and cannot cut those that recompute; a graph a block is fine enough.
-    torch._dynamo.config.optimize_ddp = False
-    # Beyond 8 variants, by default, a block would silently be no longer compiled; buckets and captions make some 10.
-    torch._dynamo.config.recompile_limit = 64
-    for block in blocks:
-        # The method and not the module: the hooks that gather a sharded block's weights stay outside.
-        block.forward = torch.compile(block.forward, backend=backend)
 
 
 # The block is an argument and its class is asked for `forward`: a closure would be compiled anew for every block.

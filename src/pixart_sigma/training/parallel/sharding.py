@@ -25,9 +25,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixart_sigma.errors import RecipeError
+from pixart_sigma.model.compilation import compile_blocks
 from pixart_sigma.model.kv_compression import KVCompressor
+from pixart_sigma.pipeline.compiler import check_compiler
 from pixart_sigma.pipeline.placement.processes import Processes
-from pixart_sigma.training.parallel.activations import compile_blocks, recompute_activations
+from pixart_sigma.training.parallel.activations import recompute_activations
 from pixart_sigma.training.recipe.process import ParallelRecipe, RunRecipe
 
 # What a transformer block computes with its weights outside of `forward`.
@@ -91,6 +93,9 @@ def parallelise(
     """
     recompute_activations(blocks, recipe.activation_checkpointing)
     if run.compile:
+        # DDP would cut the graphs at its buckets, and cannot cut those that recompute; a graph a block is fine enough.
+        torch._dynamo.config.optimize_ddp = False
+        check_compiler()
         compile_blocks(blocks)
     if processes.world == 1:
         return Parallel(model, model, processes)
