@@ -76,6 +76,7 @@ def test_a_folder_takes_the_place_of_another_when_it_is_whole(tmp_path: Path) ->
     umask = os.umask(0o022)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert all(each.stat().st_mode & 0o777 == 0o666 & ~umask for each in path.iterdir())
 
 
 @pytest.mark.parametrize(

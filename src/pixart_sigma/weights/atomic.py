@@ -38,7 +38,9 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        umask = _umask()
+        for each in (temporary, *temporary.rglob("*")):  # files, too: safetensors makes private ones
+            each.chmod((0o777 if each.is_dir() else 0o666) & ~umask)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as old:
             kept = Path(old) / path.name
             try:
