@@ -10,7 +10,7 @@ Legend: B pictures, K blocks, L caption tokens, D width, C channels of the text 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from pixart_sigma.encoders.autoencoder_memory import (
     spilled_decode_bytes,
 )
 from pixart_sigma.encoders.blended_tiles import TILE_SIDES
+from pixart_sigma.encoders.t5 import T5Config
 from pixart_sigma.encoders.t5_files import read_t5_config
 from pixart_sigma.encoders.text_holds import TEXT_HOLDS, TextHold
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod, find_spill_folder
@@ -51,23 +52,6 @@ _READ_COPIES = 3  # of an embedding that is known: as it is read, on the device,
 _PICTURE_BYTES = 3 + 3 + 4  # of a pixel: 8-bit levels, as a picture, and the strip that is being made
 _BLOCKS = "transformer_blocks."
 _NF4_BYTES = 0.5 + 4 / 64  # four bits, and a scale in fp32 for 64 of them
-
-
-@dataclass(frozen=True)
-class T5Shape:
-    """What config.json says of a text encoder."""
-
-    width: int
-    inner: int
-    feed_forward: int
-    num_heads: int
-    num_layers: int
-    vocabulary: int
-
-    @property
-    def block(self) -> int:
-        """Parameters of a block: attention, a gated feed-forward, two norms."""
-        return 4 * self.width * self.inner + 3 * self.width * self.feed_forward + 2 * self.width
 
 
 def needs_of(
@@ -144,13 +128,13 @@ def needs_of(
     def open_cache(folder: Path) -> CachedTextEncoder:
         return open_prompt_cache(folders, dtype, most, device, text_hold or "resident", folder)
 
-    t5 = read_t5_shape(folders)
+    t5 = read_t5_config(folders["text_encoder"] / "text_encoder")
     known = prompt_cache is not None and _are_known(
         prompt_cache, open_cache, request, profile, checkpoint.null_caption
     )
     if known:
         text = dict.fromkeys(TEXT_HOLDS, PartBytes(0))
-        text_working = _READ_COPIES * sum(lengths) * t5.width * dtype.itemsize
+        text_working = _READ_COPIES * sum(lengths) * t5.d_model * dtype.itemsize
     else:
         weights = _part_weights(folders["text_encoder"] / "text_encoder", "model")
         text = _holds(t5, weights, dtype, device)
@@ -174,19 +158,6 @@ def needs_of(
         least_decode=least_decode,
         find_spill=find_spill,
         one_tile=max(size) <= TILE_SIDES[0] * LATENT_SCALE,
-    )
-
-
-def read_t5_shape(folders: PipelineFolders) -> T5Shape:
-    """From the text encoder's config.json. Raises WeightsError, as whoever loads it does."""
-    config = read_t5_config(folders["text_encoder"] / "text_encoder")
-    return T5Shape(
-        config.d_model,
-        config.num_heads * config.d_kv,
-        config.d_ff,
-        config.num_heads,
-        config.num_layers,
-        config.vocab_size,
     )
 
 
@@ -229,18 +200,18 @@ def _are_known(
 
 
 def _holds(
-    t5: T5Shape, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+    t5: T5Config, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
 ) -> dict[TextHold, PartBytes]:
     stored_otherwise = any(weight.dtype != dtype for weight in weights.values())
     # A block's copy; on a GPU the next one is there already.
     copies = 2 if device.type == "cuda" else int(stored_otherwise)
     whole = _loaded(weights, dtype, device)
     streamed = PartBytes(
-        copies * t5.block * dtype.itemsize, 0 if stored_otherwise else t5.block * dtype.itemsize
+        copies * _block_size(t5) * dtype.itemsize, 0 if stored_otherwise else _block_size(t5) * dtype.itemsize
     )
-    embeddings = t5.vocabulary * t5.width * dtype.itemsize
-    wide = t5.num_layers * t5.feed_forward * t5.width  # `wo`, which bitsandbytes leaves as it is
-    narrow = t5.num_layers * t5.block - wide
+    embeddings = t5.vocab_size * t5.d_model * dtype.itemsize
+    wide = t5.num_layers * t5.d_ff * t5.d_model  # `wo`, which bitsandbytes leaves as it is
+    narrow = t5.num_layers * _block_size(t5) - wide
     left = embeddings + wide * dtype.itemsize
     return {
         "resident": whole,
@@ -268,10 +239,17 @@ def _num_bytes(name: str, weight: Tensor, dtype: torch.dtype, int8: bool) -> int
     return weight_bytes(*weight.shape) if int8 and is_in_8_bits(name) else weight.numel() * dtype.itemsize
 
 
-def _text_working(t5: T5Shape, lengths: tuple[int, int], dtype: torch.dtype) -> int:
+def _block_size(t5: T5Config) -> int:
+    """Parameters of a block: attention, a gated feed-forward, two norms."""
+    inner = t5.num_heads * t5.d_kv
+    return 4 * t5.d_model * inner + 3 * t5.d_model * t5.d_ff + 2 * t5.d_model
+
+
+def _text_working(t5: T5Config, lengths: tuple[int, int], dtype: torch.dtype) -> int:
     """Of one block: the hidden layer of its gated feed-forward, queries, keys, values, and positions' biases."""
     tokens = sum(lengths)
-    values = tokens * (3 * t5.feed_forward + 4 * t5.inner + 6 * t5.width)
+    inner = t5.num_heads * t5.d_kv
+    values = tokens * (3 * t5.d_ff + 4 * inner + 6 * t5.d_model)
     return (values + 2 * t5.num_heads * max(lengths) ** 2) * dtype.itemsize
 
 
