@@ -26,11 +26,18 @@ Shape = tuple[int, int]
 Named = tuple[tuple[int, str], ...]
 
 
+BucketOf = Callable[[int, int], Shape]
+"""(height, width) of a picture → its bucket, both in pixels."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """A table, how often an epoch sees its records, their weight in the loss, and what is cached for them."""
+    """A table, the buckets of its pictures, how often an epoch sees its records, their weight in the loss, and what is
+    cached for them.
+    """
 
     table: Table
+    bucket_of: BucketOf
     repeats: int = 1
     weight: float = 1.0
     latents: LatentsColumn | None = None
@@ -61,14 +68,13 @@ class Dataset:
     def __init__(
         self,
         sources: Sequence[Source],
-        bucket_of: Callable[[int, int], Shape],
         max_aspect: float,
         caption_sources: Sequence[str],
         max_corrupt: float,
         workers: int,
         unreadable: Callable[[str, str], None],
     ) -> None:
-        """bucket_of: (height, width) of a picture → its bucket. caption_sources: those that may be drawn; none: any.
+        """caption_sources: those that may be drawn; none: any.
 
         Records are left out whose aspect ratio is beyond `max_aspect`, whose latents could not be made, or which
         have none of the captions; `left_out` counts them by reason. Raises InvalidInput if none is left, or if the
@@ -107,7 +113,7 @@ class Dataset:
                 if reason is not None:
                     self.left_out[reason] = self.left_out.get(reason, 0) + 1
                     continue
-                self.shapes.append(bucket_of(*size))
+                self.shapes.append(source.bucket_of(*size))
                 self.repeats.append(source.repeats)
                 self._where.append((number, row))
                 self._keys.append(key)

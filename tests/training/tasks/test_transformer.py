@@ -12,6 +12,7 @@ from comparison import relative_error
 from pixart_sigma.data.table import Table
 from pixart_sigma.errors import InvalidInput, RecipeError, WeightsError
 from pixart_sigma.pipeline.text_to_image import TextToImage
+from pixart_sigma.training.recipe.data import SourceRecipe
 from pixart_sigma.training.run import train
 from pixart_sigma.training.watching.metrics import read_metrics
 from pixart_sigma.weights.folder import caption_length, find_pipeline
@@ -156,6 +157,30 @@ def test_all_buckets_of_a_base_are_trained_on(tiny_folder: Path, tmp_path: Path)
     (name,) = [column for column in table.columns if column.startswith("latents_256_")]
     shapes = {(value["height"], value["width"]) for value in table.read([name])[name].to_pylist()}
     assert {(32, 32), (22, 44)} <= shapes
+
+
+def test_sources_have_resolutions_of_their_own(tiny_folder: Path, pictures: Path, tmp_path: Path) -> None:
+    """A batch has one size, and an epoch those of all sources; drawn scenes are drawn at theirs."""
+    settings = started(tiny_folder) | {
+        "data.sources": [
+            {"folder": str(pictures), "resolution": 64},
+            {"drawn": {"num_scenes": 2}, "resolution": 96},
+        ],
+        "data.partial_batches": "wrap",
+    }
+    train(recipe_file(tmp_path, pictures, settings), tmp_path)
+    for name, side in {"00-folder": 64, "01-drawn": 96}.items():
+        table = Table.open(tmp_path / f"tables/{name}.lance")
+        (column,) = [name for name in table.columns if name.startswith(f"latents_{side}square_")]
+        shapes = {(value["height"], value["width"]) for value in table.read([column])[column].to_pylist()}
+        assert shapes == {(side // 8, side // 8)}
+    assert table.read(["height"])["height"].to_pylist() == [96, 96]
+
+
+def test_a_sources_resolution_fits_the_buckets(pictures: Path) -> None:
+    source = {"folder": str(pictures), "resolution": 100}
+    with pytest.raises(ValueError, match="resolution 100 is not a multiple of 16"):
+        SourceRecipe.model_validate(source)
 
 
 @pytest.mark.parametrize(

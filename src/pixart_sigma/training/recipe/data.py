@@ -8,12 +8,12 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.resolution import aspect_buckets
+from pixart_sigma.resolution import TOKEN_SIDE, aspect_buckets
 from pixart_sigma.training.recipe.section import Fraction, Section
 
 
 class DrawnRecipe(Section):
-    """Scenes of the drawn world, seeds first_seed … first_seed + num_scenes - 1, drawn at the run's resolution."""
+    """Scenes of the drawn world, seeds first_seed … first_seed + num_scenes - 1, drawn at the source's resolution."""
 
     num_scenes: PositiveInt
     first_seed: NonNegativeInt = 0
@@ -29,7 +29,8 @@ class SourceRecipe(Section):
 
     `folder`: pictures with side files (.txt, .json, metadata.jsonl, metadata.csv), or one `caption` for all.
     `pixart`: the official layout, InternImgs and InternData. `parquet`: a Hugging Face dataset. `table`: a Lance
-    table. `repeats`: how often an epoch sees each picture.
+    table. `repeats`: how often an epoch sees each picture. `resolution`: the side in pixels that its buckets are based
+    on; None: the run's. Sources of several resolutions make one model that serves all of them.
     """
 
     folder: Path | None = None
@@ -39,6 +40,7 @@ class SourceRecipe(Section):
     drawn: DrawnRecipe | None = None
     caption: str | None = None
     repeats: PositiveInt = 1
+    resolution: PositiveInt | None = None
 
     @property
     def kind(self) -> str:
@@ -68,6 +70,8 @@ class SourceRecipe(Section):
             )
         if self.folder is None:
             self.refuse_ignored({"caption"}, f"by a source that is a {given[0]}")
+        if self.resolution is not None and self.resolution % TOKEN_SIDE:
+            raise ValueError(f"resolution {self.resolution} is not a multiple of {TOKEN_SIDE}")
         return self
 
 

@@ -110,8 +110,10 @@ class TransformerRecipe(Training):
                 'captions.null_mask "caption" needs the fixed outputs of a frozen text encoder; leave it out, or set '
                 "train_text_encoder to false"
             )
-        if self.resolution is not None:
-            check_buckets(self.resolution, self.data.buckets)
+        sources = [*self.data.sources, *([self.data.validation] if self.data.validation is not None else [])]
+        for resolution in (self.resolution, *(source.resolution for source in sources)):
+            if resolution is not None:
+                check_buckets(resolution, self.data.buckets)
         return self
 
     def _lora_fits(self, lora: LoraRecipe) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixart_sigma.data.batches import BatchOrder, Shape
-from pixart_sigma.data.dataset import Dataset, Source
+from pixart_sigma.data.dataset import BucketOf, Dataset, Source
 from pixart_sigma.data.features import add_embeddings, add_latents, autoencoder_digest, text_encoder_digest
 from pixart_sigma.data.ingest import ingest
 from pixart_sigma.data.sources import Origin, drawn_world, image_folder, official_layout, parquet_files
@@ -81,7 +81,7 @@ def open_data(recipe: TransformerRecipe, parts: Parts, output: Path, processes: 
     names = [_name(source) for source in recipe.data.sources]
     names += [f"class images: {recipe.data.class_images.prompt}"] if recipe.data.class_images else []
     counts = {name: source.table.num_rows for name, source in zip(names, sources, strict=True)}
-    return RunData(training, order, validation, tables.bucket_of(1, 1), counts)
+    return RunData(training, order, validation, tables.bucket_of(parts.resolution)(1, 1), counts)
 
 
 def _name(source: SourceRecipe) -> str:
@@ -106,10 +106,14 @@ class _Tables:
             text_encoder_digest(parts.text_encoder_folder) if data.embeddings == "cached" else None
         )
 
-    def bucket_of(self, height: int, width: int) -> Shape:
-        """(height, width) of a picture → its bucket, in pixels."""
-        base = self._parts.resolution
-        return nearest_bucket(height / width, base) if self._recipe.data.buckets == "aspect" else (base, base)
+    def bucket_of(self, resolution: int) -> BucketOf:
+        """Of pictures at a resolution: (height, width) → the bucket, in pixels."""
+        if self._recipe.data.buckets == "square":
+            return lambda height, width: (resolution, resolution)
+        return lambda height, width: nearest_bucket(height / width, resolution)
+
+    def _resolution(self, source: SourceRecipe) -> int:
+        return source.resolution or self._parts.resolution
 
     def source(self, source: SourceRecipe, name: str, repeats: int, weight: float = 1.0) -> Source:
         """A recipe's source: its table, with the features that the recipe wants cached."""
@@ -118,13 +122,15 @@ class _Tables:
                 self._table(source, name) if self._processes.first else Table.open(self._path(source, name))
             )
         latents = embeddings = None
+        resolution = self._resolution(source)
+        bucket_of = self.bucket_of(resolution)
         if self._autoencoder is not None:
             latents = add_latents(
                 table,
                 self._parts.autoencoder,
                 self._autoencoder,
-                self.bucket_of,
-                self._parts.resolution,
+                bucket_of,
+                resolution,
                 self._recipe.data.buckets,
                 share=self._share,
                 report=self._report(f"latents of {name}"),
@@ -138,7 +144,7 @@ class _Tables:
                 share=self._share,
                 report=self._report(f"embeddings of {name}"),
             )
-        return Source(table, repeats, weight, latents, embeddings)
+        return Source(table, bucket_of, repeats, weight, latents, embeddings)
 
     def class_images(self, recipe: ClassImagesRecipe) -> Source:
         """DreamBooth's prior; the pictures are made first."""
@@ -155,9 +161,7 @@ class _Tables:
         """Sources as one set of records."""
         data = self._recipe.data
         wanted = list(self._recipe.captions.mix)
-        return Dataset(
-            sources, self.bucket_of, data.max_aspect, wanted, data.max_corrupt, data.workers, self._unreadable
-        )
+        return Dataset(sources, data.max_aspect, wanted, data.max_corrupt, data.workers, self._unreadable)
 
     def _unreadable(self, key: str, reason: str) -> None:
         """A list of the pictures that the tables have and that cannot be read."""
@@ -183,7 +187,7 @@ class _Tables:
         if source.parquet is not None:
             return parquet_files(source.parquet)
         assert source.drawn is not None  # one of the five is given, and a table has no origin
-        side = self._parts.resolution
+        side = self._resolution(source)
         return drawn_world(source.drawn.first_seed, source.drawn.num_scenes, side, side)
 
     def _report(self, name: str) -> Callable[[int, int], None]:
