@@ -20,10 +20,7 @@ from pixart_sigma.cli.several import check_processes, is_one_of_several, same_co
 from pixart_sigma.cli.writing import write_pictures
 from pixart_sigma.encoders.text_holds import TEXT_HOLDS
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.kv_compression import (
-    BLOCK_NAMES,
-    OPERATORS,
-)
+from pixart_sigma.pipeline.kv_compression import BLOCK_NAMES, OPERATORS
 from pixart_sigma.pipeline.memory.limit import AUTO, Auto, parse_limit
 from pixart_sigma.pipeline.profiles import DEFAULT_PROFILE, PROFILES, find_profile
 from pixart_sigma.pipeline.request import Request, check_dtype, make_request, parse_lora
@@ -40,11 +37,7 @@ from pixart_sigma.pipeline.samplers import (
 from pixart_sigma.pipeline.shortcuts import parse_shortcuts
 from pixart_sigma.resolution import BASES, nearest_bucket
 from pixart_sigma.weights.catalogue import find_release
-from pixart_sigma.weights.folder import (
-    POCKET,
-    base_resolution,
-    find_pipeline,
-)
+from pixart_sigma.weights.folder import POCKET, base_resolution, find_pipeline
 
 if TYPE_CHECKING:
     from pixart_sigma.diffusion.sampling import Step
