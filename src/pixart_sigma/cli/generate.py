@@ -299,8 +299,8 @@ def generate(
     paths = numbered(output, num_images) if output is not None else []
     for path in paths:
         check_output(path)
-    several = nproc_per_node is not None and nproc_per_node > 1
-    if device != "auto" and not (device == "cuda" and (several or is_one_of_several())):
+    nproc = nproc_per_node or 1
+    if device != "auto" and not (device == "cuda" and (nproc > 1 or is_one_of_several())):
         _check_device(device)  # of several processes each tries out its own GPU
     folders = find_pipeline(model, components, revision)
     if ratio is not None:
@@ -313,10 +313,10 @@ def generate(
         from pixart_sigma.pipeline.memory.run import Setup
 
     setup = Setup(folders, dtype, device, tuple(loras), profile, hold, prompt_cache, tiling, int8)
-    if nproc_per_node is not None and several:
+    if nproc > 1:
         from pixart_sigma.pipeline.placement.launch import launch
 
-        raise typer.Exit(launch(nproc_per_node, same_command(context, {"nproc_per_node"})))
+        raise typer.Exit(launch(nproc, same_command(context, {"nproc_per_node"})))
     result = _generate_with_progress(setup, request, limit, plan_only=plan, tells=memory_limit is not None)
     if result is None or not result.images:
         return

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from pixart_sigma.cli.benchmark.options import (
+    Compile,
     Device,
     Dtypes,
     JsonFile,
@@ -19,10 +20,6 @@ from pixart_sigma.cli.benchmark.options import (
 )
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.samplers import DEFAULT_STEPS
-
-Compile = Annotated[
-    bool, typer.Option("--compile", help="Also time both sides compiled, and their compilation.")
-]
 
 if TYPE_CHECKING:
     from pixart_sigma.benchmark.inference.scenarios import Suite
@@ -41,10 +38,7 @@ def time_pipeline(
     markdown_file: MarkdownFile = None,
 ) -> None:
     """A picture from its prompt, beside diffusers' pipeline, by stage."""
-    if waterfall:
-        _run_waterfall("pipeline", scenario, dtype, device, rounds, steps, compile_, json_file, markdown_file)
-        return
-    _run("pipeline", scenario, dtype, device, rounds, steps, compile_, json_file, markdown_file)
+    _run("pipeline", scenario, dtype, device, rounds, steps, json_file, markdown_file, compile_, waterfall)
 
 
 def time_transformer(
@@ -58,12 +52,7 @@ def time_transformer(
     markdown_file: MarkdownFile = None,
 ) -> None:
     """XL/2's forward pass with guidance, beside diffusers' transformer."""
-    if waterfall:
-        _run_waterfall(
-            "transformer", scenario, dtype, device, rounds, None, compile_, json_file, markdown_file
-        )
-        return
-    _run("transformer", scenario, dtype, device, rounds, None, compile_, json_file, markdown_file)
+    _run("transformer", scenario, dtype, device, rounds, None, json_file, markdown_file, compile_, waterfall)
 
 
 def _plain(suite: "Suite", explanation: str) -> Callable[..., None]:
@@ -77,7 +66,7 @@ def _plain(suite: "Suite", explanation: str) -> Callable[..., None]:
         json_file: JsonFile = None,
         markdown_file: MarkdownFile = None,
     ) -> None:
-        _run(suite, scenario, dtype, device, rounds, None, False, json_file, markdown_file)
+        _run(suite, scenario, dtype, device, rounds, None, json_file, markdown_file)
 
     command.__doc__ = explanation
     return command
@@ -87,26 +76,6 @@ time_autoencoder = _plain("vae", "The autoencoder, both ways, beside diffusers'.
 time_text_encoder = _plain("text-encoder", "A prompt and an empty one through T5-XXL, beside diffusers' way.")
 
 
-def _run_waterfall(
-    suite: "WaterfallSuite",
-    scenarios: list[str] | None,
-    dtypes: list[str] | None,
-    device: str,
-    rounds: int,
-    num_steps: int | None,
-    compiled: bool,
-    json_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
-    if compiled:
-        raise InvalidInput("--compile is ignored with --waterfall, whose rows are eager; remove it")
-    from pixart_sigma.benchmark.outcome import Output
-    from pixart_sigma.benchmark.waterfall.run import run_waterfall
-
-    output = Output(json_file, markdown_file)
-    conclude(run_waterfall(suite, scenarios or (), dtypes or (), device, rounds, num_steps, output, say))
-
-
 def _run(
     suite: "Suite",
     scenarios: list[str] | None,
@@ -114,13 +83,23 @@ def _run(
     device: str,
     rounds: int,
     num_steps: int | None,
-    compiled: bool,
     json_file: Path | None,
     markdown_file: Path | None,
+    compiled: bool = False,
+    waterfall: bool = False,
 ) -> None:
+    if waterfall and compiled:
+        raise InvalidInput("--compile is ignored with --waterfall, whose rows are eager; remove it")
     from pixart_sigma.benchmark.outcome import Output
-    from pixart_sigma.benchmark.run import run_inference
 
     output = Output(json_file, markdown_file)
     names = (scenarios or (), dtypes or ())
+    if waterfall:
+        from pixart_sigma.benchmark.waterfall.run import run_waterfall
+
+        # Only suites that have one offer it.
+        conclude(run_waterfall(cast("WaterfallSuite", suite), *names, device, rounds, num_steps, output, say))
+        return
+    from pixart_sigma.benchmark.run import run_inference
+
     conclude(run_inference(suite, *names, device, rounds, num_steps, compiled, output, say))

@@ -25,6 +25,9 @@ Device = Annotated[str, typer.Option(help="As torch names it, or auto: a GPU if 
 Rounds = Annotated[int, typer.Option(help="Timed runs of each row; their median counts.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write the table to this file too.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Also time both sides compiled, and their compilation.")
+]
 Waterfall = Annotated[
     bool,
     typer.Option(

@@ -8,8 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.resolution import TOKEN_SIDE, aspect_buckets
-from pixart_sigma.training.recipe.section import Fraction, Section
+from pixart_sigma.resolution import aspect_buckets
+from pixart_sigma.training.recipe.section import Fraction, Section, check_resolution
 
 
 class DrawnRecipe(Section):
@@ -70,8 +70,7 @@ class SourceRecipe(Section):
             )
         if self.folder is None:
             self.refuse_ignored({"caption"}, f"by a source that is a {given[0]}")
-        if self.resolution is not None and self.resolution % TOKEN_SIDE:
-            raise ValueError(f"resolution {self.resolution} is not a multiple of {TOKEN_SIDE}")
+        check_resolution(self.resolution)
         return self
 
 

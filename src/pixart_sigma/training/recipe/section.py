@@ -9,8 +9,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pixart_sigma.resolution import TOKEN_SIDE
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def check_resolution(resolution: int | None) -> None:
+    """Raises ValueError for a side in pixels that whole tokens do not make up."""
+    if resolution is not None and resolution % TOKEN_SIDE:
+        raise ValueError(f"resolution {resolution} is not a multiple of {TOKEN_SIDE}")
 
 
 class Section(BaseModel):

@@ -7,8 +7,7 @@ from typing import Literal, Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pixart_sigma.resolution import LATENT_SCALE, PATCH_SIZE
-from pixart_sigma.training.recipe.section import Section
+from pixart_sigma.training.recipe.section import Section, check_resolution
 
 # As in `model.config`, whose package brings torch along: a recipe is checked without it. A test holds them equal.
 CompressionOperator = Literal["conv", "average", "nearest", "discard"]
@@ -54,8 +53,7 @@ class StartRecipe(Section):
     def _keys_fit(self) -> Self:
         if self.vae is None:
             self.refuse_ignored({"vae_scaling"}, "without another vae")
-        if self.resolution is not None and self.resolution % (LATENT_SCALE * PATCH_SIZE):
-            raise ValueError(f"resolution {self.resolution} is not a multiple of {LATENT_SCALE * PATCH_SIZE}")
+        check_resolution(self.resolution)
         return self
 
 
