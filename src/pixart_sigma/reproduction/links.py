@@ -41,8 +41,11 @@ def shrunk(link: str, scale: Scale) -> list[str]:
     if not isinstance(recipe, TransformerRecipe):
         return overrides
     overrides += ["run.batch_size=2", "run.accumulate=1", 'data.buckets="square"']
-    overrides += [f"data.sources.{index}.drawn.num_scenes=4" for index in range(len(recipe.data.sources))]
-    side = max((recipe.resolution or _SMALLEST_SIDE) // _FAST_DIVISOR, _SMALLEST_SIDE)
+    for index, source in enumerate(recipe.data.sources):
+        overrides.append(f"data.sources.{index}.drawn.num_scenes=4")
+        if source.resolution is not None:
+            overrides.append(f"data.sources.{index}.resolution={_shrunk_side(source.resolution)}")
+    side = _shrunk_side(recipe.resolution or _SMALLEST_SIDE)
     if recipe.scratch is not None:
         return [*overrides, *scale.shrink.get("scratch", ()), f"scratch.sample_size={side // LATENT_SCALE}"]
     return [*overrides, f"start.resolution={side}"]
@@ -59,3 +62,7 @@ def link_overrides(recipe: Recipe, output: Path) -> list[str]:
                 place = output.joinpath(*folder.parts[1:])
                 overrides.append(f"{section}.{key}={json.dumps(str(place))}")
     return overrides
+
+
+def _shrunk_side(side: int) -> int:
+    return max(side // _FAST_DIVISOR, _SMALLEST_SIDE)

@@ -48,3 +48,10 @@ def test_a_fresh_model_is_the_recipes(tiny_folder: Path) -> None:
 def test_a_batch_that_cannot_be_dealt_is_refused() -> None:
     with pytest.raises(InvalidInput, match="nearest"):
         planned("sigma-512-lora", gpus=3)
+
+
+def test_of_several_sizes_the_largest_is_counted() -> None:
+    text = planned("pocket-512", gpus=1)
+    assert "512x512 px" in text
+    assert "all steps are counted at 512 px; those at 256 px take less" in text
+    assert "take less" not in planned("pocket-256", gpus=1)

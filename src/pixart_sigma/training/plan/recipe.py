@@ -27,7 +27,8 @@ def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency:
     """The text of `train RECIPE --plan`. Raises InvalidInput for an unknown card or a batch that cannot be dealt."""
     folders = _folders(recipe)
     config, text, autoencoder, assumed = _models(recipe, folders)
-    side = config.sample_size * LATENT_SCALE
+    sides = {source.resolution or config.sample_size * LATENT_SCALE for source in recipe.data.sources}
+    side = max(sides)
     lora = recipe.lora
     beginning = recipe.start or recipe.scratch
     asked_length = beginning.caption_length if beginning is not None else None
@@ -52,6 +53,9 @@ def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency:
         efficiency=efficiency,
     )
     lines = [render(plan(config, inputs))]
+    if len(sides) > 1:
+        smaller = ", ".join(f"{each} px" for each in sorted(sides)[:-1])
+        lines.append(f"all steps are counted at {side} px; those at {smaller} take less")
     if assumed:
         lines.append(f"{assumed} is not there yet: XL/2 with T5-XXL and the released autoencoders is assumed")
     return "\n".join(lines)

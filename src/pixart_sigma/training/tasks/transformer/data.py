@@ -85,9 +85,10 @@ def open_data(recipe: TransformerRecipe, parts: Parts, output: Path, processes: 
 
 
 def _name(source: SourceRecipe) -> str:
+    size = f" at {source.resolution} px" if source.resolution is not None else ""
     if source.drawn is not None:
-        return f"drawn world, seeds {source.drawn.seeds[0]} to {source.drawn.seeds[-1]}"
-    return f"{source.kind} {source.place.name}" if source.place is not None else source.kind
+        return f"drawn world, seeds {source.drawn.seeds[0]} to {source.drawn.seeds[-1]}{size}"
+    return f"{source.kind} {source.place.name}{size}" if source.place is not None else source.kind
 
 
 class _Tables:
