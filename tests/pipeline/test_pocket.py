@@ -1,8 +1,4 @@
-"""The weights in the package: that they are whole, small, and know the drawn world in its first edition.
-
-The chain of recipes that makes their successors learns from the world as it is now; until these are in the package,
-pictures of the first edition stand beside this file.
-"""
+"""The weights in the package: that they are whole, small, and know the drawn world."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pixart_sigma import TextToImage
+from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED, draw_scenes
+from pixart_sigma.evaluation.judges.checker import load_checker, read
 
 POCKET = Path(str(files("pixart_sigma").joinpath("pocket")))
-LEAST_PSNR = 28.0
+LEAST_PSNR = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +37,8 @@ def test_the_weights_are_small_and_have_a_card() -> None:
 
 @pytest.fixture(scope="module")
 def unseen() -> Tensor:
-    """Scenes of the first edition that were never trained on: (8, 3, 256, 256) in [-1, 1]."""
-    paths = sorted(Path(__file__).with_name("first_edition").glob("*.png"))
-    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
+    """Scenes that were never trained on: (8, 3, 256, 256) in [-1, 1]."""
+    pictures = np.concatenate([images for _, images, _ in draw_scenes(FIRST_VALIDATION_SEED, 8, 256, 256)])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
 
 
@@ -56,24 +52,35 @@ def test_the_autoencoder_reconstructs_unseen_scenes(pocket: TextToImage, unseen:
 def test_latents_have_about_unit_spread(pocket: TextToImage, unseen: Tensor) -> None:
     with torch.no_grad():
         latents = pocket.autoencoder.encode(unseen)
-    assert float(latents.std()) == pytest.approx(1, abs=0.1)
-    assert float(latents.mean()) == pytest.approx(0, abs=0.1)
+    assert float(latents.std()) == pytest.approx(1, abs=0.15)
+    assert float(latents.mean()) == pytest.approx(0, abs=0.15)
 
 
-@pytest.mark.parametrize(
-    ("background", "red", "blue"),
-    [("in the desert", 230, 160), ("on a meadow", 150, 245), ("in space", 30, 70)],
-)
-def test_the_sky_is_the_prompts(pocket: TextToImage, background: str, red: int, blue: int) -> None:
-    picture = pocket(f"a large white ball in the middle {background}", num_steps=10, seed=1).images[0]
-    sky = np.asarray(picture)[80:120, 5:40].reshape(-1, 3).mean(0)
-    assert sky[0] == pytest.approx(red, abs=45)
-    assert sky[2] == pytest.approx(blue, abs=45)
+def test_it_serves_256_to_1024_pixels(pocket: TextToImage) -> None:
+    """By default the smallest; positions span the same at every size; only large grids are compressed."""
+    config = pocket.transformer.config
+    assert pocket.base_resolution == 256
+    assert config.base_grid / config.interpolation_scale == 32
+    assert config.kv_compression is not None
+    assert not config.kv_compression.applies((32, 32))
+    assert config.kv_compression.applies((64, 64))
 
 
-@pytest.mark.parametrize(("colour", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
-def test_the_thing_has_the_prompts_colour(pocket: TextToImage, colour: str, channel: int) -> None:
-    picture = pocket(f"a large {colour} ball in the middle in the snow", num_steps=10, seed=1).images[0]
-    middle = np.asarray(picture)[110:220, 80:176].reshape(-1, 3).astype(float)
-    others = np.delete(middle, channel, axis=1).max(1)
-    assert (middle[:, channel] > others + 40).mean() > 0.2
+def test_it_draws_what_simple_prompts_ask_for(pocket: TextToImage) -> None:
+    """By the checker: every background, and nearly every thing with its colour; it is not perfect."""
+    asked = [
+        ("cactus", "green", "in the desert", "desert"),
+        ("house", "red", "in the snow", "snow"),
+        ("boat", "blue", "at a lake", "lake"),
+        ("balloon", "yellow", "on a meadow", "meadow"),
+        ("ball", "purple", "in a room", "room"),
+        ("star", "white", "in space", "space"),
+    ]
+    result = pocket([f"a {colour} {kind} {where}" for kind, colour, where, _ in asked], num_steps=10, seed=0)
+    readings = read(load_checker(), np.stack([np.asarray(picture) for picture in result.images]))
+    assert [reading.background for reading in readings] == [background for *_, background in asked]
+    right = sum(
+        kind in reading.things and reading.things[kind].colour == colour
+        for (kind, colour, *_), reading in zip(asked, readings, strict=True)
+    )
+    assert right >= 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from pixart_sigma.reproduction.scale import Scale
 from pixart_sigma.resolution import LATENT_SCALE, TOKEN_SIDE
 from pixart_sigma.training.recipe import Recipe, TransformerRecipe, load_recipe
+from pixart_sigma.training.recipe.describe import inputs
 
 LINKS = (
     "alpha-autoencoder",
@@ -24,7 +25,6 @@ LINKS = (
     "1024",
 )
 """In the order in which they are made."""
-_FOLDERS = {"start": ("model", "components", "vae"), "scratch": ("autoencoder", "text_encoder")}
 _SMALLEST_SIDE = 2 * TOKEN_SIDE
 _FAST_DIVISOR = 8
 
@@ -54,13 +54,10 @@ def shrunk(link: str, scale: Scale) -> list[str]:
 def link_overrides(recipe: Recipe, output: Path) -> list[str]:
     """The recipe's `runs/LINK/export` → `output/LINK/export`, as overrides."""
     overrides = []
-    for section, keys in _FOLDERS.items():
-        table = getattr(recipe, section, None)
-        for key in keys:
-            folder: Path | None = getattr(table, key, None)
-            if folder is not None and folder.parts[:1] == ("runs",):
-                place = output.joinpath(*folder.parts[1:])
-                overrides.append(f"{section}.{key}={json.dumps(str(place))}")
+    for key, path in inputs(recipe):
+        if path.parts[:1] == ("runs",):
+            place = output.joinpath(*path.parts[1:])
+            overrides.append(f"{key}={json.dumps(str(place))}")
     return overrides
 
 

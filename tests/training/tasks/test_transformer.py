@@ -87,6 +87,31 @@ def test_the_last_weights_are_exported_if_asked(tiny_folder: Path, pictures: Pat
         assert torch.equal(tensor, held[f"weights.transformer.{name}"].bfloat16()), name
 
 
+def test_an_ancestors_share_is_blended_into_the_export(
+    trained: Path, tiny_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Compression is this run's own; all else lies between the two."""
+    compression = {"window": [2, 2], "blocks": "all"}
+    ancestor = trained / "export"
+    settings = started(ancestor, kv_compression=compression) | {"run.steps": 1, "export.dtype": "fp32"}
+    blend = {"export.blend": {"model": str(ancestor), "share": 0.25}}
+    train(recipe_file(tmp_path, pictures, settings | blend), tmp_path)
+    weights = ancestor / "transformer/diffusion_pytorch_model.safetensors"
+    theirs, held = load_file(weights), stored(tmp_path)
+    exported = load_file(tmp_path / "export/transformer/diffusion_pytorch_model.safetensors")
+    assert len(exported) > len(theirs)
+    for name, tensor in exported.items():
+        ours = held[f"average.transformer.{name}"]
+        expected = 0.25 * theirs[name] + 0.75 * ours if name in theirs else ours
+        torch.testing.assert_close(tensor, expected)
+    card = (tmp_path / "export/README.md").read_text()
+    assert "25% of the weights are those of `export`" in card
+
+    other = {"export.blend": {"model": str(tiny_folder)}}
+    with pytest.raises(WeightsError, match="name one of its ancestors"):
+        train(recipe_file(tmp_path, pictures, started(ancestor) | other), tmp_path / "other")
+
+
 def test_a_cut_run_resumes_bit_for_bit(trained: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(trained, cut)

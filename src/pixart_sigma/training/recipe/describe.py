@@ -33,10 +33,11 @@ def describe(recipe: Recipe) -> list[str]:
 
 def missing(recipe: Recipe) -> list[str]:
     """Folders and files that the recipe names and that are not there: "start.model models/x"."""
-    return [f"{key} {path}" for key, path in _inputs(recipe) if not path.exists()]
+    return [f"{key} {path}" for key, path in inputs(recipe) if not path.exists()]
 
 
-def _inputs(recipe: Recipe) -> list[tuple[str, Path]]:
+def inputs(recipe: Recipe) -> list[tuple[str, Path]]:
+    """Folders and files that the recipe names, each with its key."""
     if not isinstance(recipe, TransformerRecipe):
         return []
     named: list[tuple[str, Path | None]] = []
@@ -44,6 +45,8 @@ def _inputs(recipe: Recipe) -> list[tuple[str, Path]]:
         named += [(f"start.{key}", getattr(recipe.start, key)) for key in ("model", "components", "vae")]
     if recipe.scratch is not None:
         named += [(f"scratch.{key}", getattr(recipe.scratch, key)) for key in ("autoencoder", "text_encoder")]
+    if recipe.export.blend is not None:
+        named.append(("export.blend.model", recipe.export.blend.model))
     for index, source in enumerate(recipe.data.sources):
         named.append((f"data.sources.{index}.{source.kind}", source.place))
     if recipe.data.validation is not None:
@@ -185,4 +188,6 @@ def _outputs(recipe: Recipe) -> str:
         return lines
     what = "adapter" if recipe.lora is not None else "pipeline"
     weights = "averaged" if recipe.export.weights == "average" else "last"
-    return f"{lines}; the {what} with the {weights} weights in {recipe.export.dtype}"
+    blend = recipe.export.blend
+    mixed = f", {blend.share:.0%} of them {blend.model}'s," if blend is not None else ""
+    return f"{lines}; the {what} with the {weights} weights{mixed} in {recipe.export.dtype}"

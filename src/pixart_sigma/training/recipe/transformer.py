@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -58,10 +59,22 @@ class SamplesRecipe(Section):
     guidance_scale: PositiveFloat = 4.5
 
 
+class BlendRecipe(Section):
+    """Another model's share in the exported transformer: share · theirs + (1 - share) · this run's weights.
+
+    Brings back what a fine-tune forgot. Tensors that the other lacks are this run's alone. Source: Wortsman et al.,
+    Robust fine-tuning of zero-shot models, 2022, equation 1.
+    """
+
+    model: Path
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+
+
 class ExportRecipe(Section):
-    """What a full fine-tune or an adapter is written as at the end."""
+    """What a full fine-tune or an adapter is written as at the end. Validation never sees the `blend`."""
 
     weights: Literal["average", "last"] = "average"
+    blend: BlendRecipe | None = None
     dtype: Literal["bf16", "fp32"] = "bf16"
     max_shard_size: FileSize = "10GB"
 
@@ -138,5 +151,5 @@ class TransformerRecipe(Training):
                 f"start.{refused[0]} changes more than adapters can learn or carry; remove it, or remove [lora]"
             )
         self.export.refuse_ignored(
-            {"max_shard_size", "dtype"}, "by [lora], which writes one small file in fp32"
+            {"blend", "max_shard_size", "dtype"}, "by [lora], which writes one small file of adapters in fp32"
         )

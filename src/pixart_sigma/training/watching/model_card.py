@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 import pixart_sigma
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.training.recipe import TransformerRecipe
+from pixart_sigma.training.recipe.transformer import BlendRecipe
 from pixart_sigma.training.watching.privacy import without_paths
 from pixart_sigma.weights.atomic import written_whole
 
@@ -107,8 +108,13 @@ def training_rows(recipe: TransformerRecipe, recipe_name: str | None = None) -> 
             if recipe.export.weights == "average"
             else "those of the last step",
         ),
+        ("Blend", _blend(recipe.export.blend) if recipe.export.blend is not None else ""),
     ]
     return [(label, words) for label, words in rows if words]
+
+
+def _blend(blend: BlendRecipe) -> str:
+    return f"{blend.share:.0%} of the weights are those of `{blend.model.name}`; held-out figures were measured before"
 
 
 def _front_matter(facts: ModelFacts) -> str:

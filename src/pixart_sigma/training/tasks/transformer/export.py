@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pixart_sigma.encoders.t5 import T5Encoder
 from pixart_sigma.training.adapters import write_adapter
+from pixart_sigma.training.blend import blended, read_other
 from pixart_sigma.training.pipeline_folder import write_pipeline
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.tasks.parts import part_weights
@@ -29,9 +30,12 @@ def export_pipeline(
 ) -> dict[str, float]:
     """Write a folder in the layout of diffusers' pipeline; returns its size."""
     dtype = _DTYPES[recipe.export.dtype]
-    transformer = build(parts.transformer.config, part_weights(weights, "transformer"), "this run").to(dtype)
-    learnt = part_weights(weights, "text_encoder")
-    text_model = _on_cpu(parts.text_encoder.model, learnt if recipe.train_text_encoder else None)
+    learnt = part_weights(weights, "transformer")
+    if (blend := recipe.export.blend) is not None:
+        learnt = blended(learnt, read_other(blend.model, learnt), blend.share)
+    transformer = build(parts.transformer.config, learnt, "this run").to(dtype)
+    learnt_text = part_weights(weights, "text_encoder") if recipe.train_text_encoder else None
+    text_model = _on_cpu(parts.text_encoder.model, learnt_text)
     write_pipeline(
         folder,
         transformer,

@@ -28,6 +28,7 @@ from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.pipeline.profiles import DIFFUSERS
 from pixart_sigma.training.adapters import check_adapters, inject
 from pixart_sigma.training.attention_kernel import attention_backends
+from pixart_sigma.training.blend import read_other
 from pixart_sigma.training.latent_scaling import (
     choose_scaling,
     estimate_latent_statistics,
@@ -83,6 +84,8 @@ class TransformerTask:
         parts = load_parts(recipe, torch.bfloat16 if rounded else torch.float32)
         if recipe.lora is not None:
             check_adapters(parts.transformer, recipe.lora)
+        if recipe.export.blend is not None:  # refused now rather than after the last step
+            read_other(recipe.export.blend.model, parts.transformer.state_dict())
         parts.autoencoder.to(device).model.requires_grad_(False)
         parts.text_encoder.to(device).model.requires_grad_(False)
         parts.transformer.to(device)
