@@ -2,7 +2,7 @@
 
     python tools/draw_snowmen.py images [--number 20] [--size 256]
 
-A snowman on each of the backgrounds that the pocket model knows, in turn; beside picture.png its caption stands in
+A snowman on six of the backgrounds that the pocket model knows, in turn; beside picture.png its caption stands in
 picture.txt.
 """
 

@@ -189,5 +189,5 @@ def _outputs(recipe: Recipe) -> str:
     what = "adapter" if recipe.lora is not None else "pipeline"
     weights = "averaged" if recipe.export.weights == "average" else "last"
     blend = recipe.export.blend
-    mixed = f", {blend.share:.0%} of them {blend.model}'s," if blend is not None else ""
+    mixed = f", {blend.share:.0%} of {blend.model} blended in," if blend is not None else ""
     return f"{lines}; the {what} with the {weights} weights{mixed} in {recipe.export.dtype}"
