@@ -42,7 +42,7 @@ def shrunk(link: str, scale: Scale) -> list[str]:
         return overrides
     overrides += ["run.batch_size=2", "run.accumulate=1", 'data.buckets="square"']
     for index, source in enumerate(recipe.data.sources):
-        overrides.append(f"data.sources.{index}.drawn.num_scenes=4")
+        overrides.append(f"data.sources.{index}.drawn.num_scenes=2")
         if source.resolution is not None:
             overrides.append(f"data.sources.{index}.resolution={_shrunk_side(source.resolution)}")
     side = _shrunk_side(recipe.resolution or _SMALLEST_SIDE)

@@ -65,8 +65,11 @@ def small(recipe: TransformerRecipe, tiny: Path, pictures: Path, official: Path)
         settings["data.sources.0.folder"] = str(pictures)
     elif source.pixart is not None:
         settings["data.sources.0.pixart"] = str(official)
-    else:
-        settings["data.sources.0.drawn.num_scenes"] = 2
+    for index, source in enumerate(recipe.data.sources):
+        if source.drawn is not None:
+            settings[f"data.sources.{index}.drawn.num_scenes"] = 2
+        if source.resolution is not None:
+            settings[f"data.sources.{index}.resolution"] = 128 + 32 * index
     if recipe.data.validation is not None:
         settings["data.validation.drawn.num_scenes"] = 1
     if recipe.data.class_images is not None:
@@ -76,6 +79,7 @@ def small(recipe: TransformerRecipe, tiny: Path, pictures: Path, official: Path)
     assert recipe.start is not None
     settings["start.model"] = str(tiny)
     settings |= {} if recipe.start.components is None else {"start.components": str(tiny)}
+    settings |= {} if recipe.export.blend is None else {"export.blend.model": str(tiny)}
     settings |= {} if recipe.start.vae is None else {"start.vae": str(tiny)}
     settings |= {} if recipe.start.resolution is None else {"start.resolution": 256}
     return settings

@@ -7,12 +7,13 @@ machine in use: cold is the process, not the disk. A row is kept only if its pic
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ from pixart_sigma.benchmark.start.scenarios import PROMPT, Scenario
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
-from pixart_sigma.weights.folder import POCKET, find_pipeline
+from pixart_sigma.weights.checkpoint import read_checkpoint
+from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
+from pixart_sigma.weights.transformer import COMPRESSION_PARAMETERS, write_folder
 
 COMMAND, LIBRARY, THEIRS = "pixart-sigma generate", "TextToImage", "diffusers"
 _DRIVER = "pixart_sigma.benchmark.start.driver"
@@ -91,7 +94,9 @@ def measure_start(
 
 
 def sides(scenario: Scenario, device: torch.device, place: Path) -> list[Side]:
-    """The three of them, diffusers last; all in fp32, so that their pictures can be compared."""
+    """The three of them, diffusers last; all in fp32, so that their pictures can be compared. Written to `place`."""
+    plain = place / "plain"
+    _write_plain_pocket(plain)
     pictures = [place / f"{number}.png" for number in range(3)]
     words = (
         f"generate --model {POCKET} --size {scenario.pixels}x{scenario.pixels} --steps {scenario.num_steps}"
@@ -103,7 +108,7 @@ def sides(scenario: Scenario, device: torch.device, place: Path) -> list[Side]:
     return [
         Side(COMMAND, ["-m", _DRIVER, json.dumps({"side": "command", "arguments": command})], pictures[0]),
         Side(LIBRARY, _driver("ours", POCKET, scenario, device, pictures[1]), pictures[1]),
-        Side(THEIRS, _driver("diffusers", _pocket(), scenario, device, pictures[2]), pictures[2]),
+        Side(THEIRS, _driver("diffusers", str(plain), scenario, device, pictures[2]), pictures[2]),
     ]
 
 
@@ -121,9 +126,19 @@ def _driver(side: str, model: str, scenario: Scenario, device: torch.device, pic
     return ["-m", _DRIVER, json.dumps(arguments)]
 
 
-def _pocket() -> str:
-    """The folder, in diffusers' layout."""
-    return str(find_pipeline(POCKET)["transformer"])
+def _write_plain_pocket(folder: Path) -> None:
+    """The pocket model without its compression, which small pictures are not made with, for diffusers' own classes."""
+    shipped = find_pipeline(POCKET)["transformer"]
+    shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer"))
+    checkpoint = read_checkpoint(shipped / "transformer")
+    weights = {
+        name: tensor for name, tensor in checkpoint.state_dict.items() if COMPRESSION_PARAMETERS not in name
+    }
+    write_folder(replace(checkpoint.config, kv_compression=None), weights, folder / "transformer")
+    index = read_json(folder / "model_index.json") | {
+        "transformer": ["diffusers", "PixArtTransformer2DModel"]
+    }
+    (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
 
 
 def _levels(one: Path, other: Path) -> int:
