@@ -151,6 +151,12 @@ def with_kv_compression(model: PixArtTransformer, compression: KVCompression) ->
     return compressed
 
 
+def without_kv_compression(model: PixArtTransformer) -> PixArtTransformer:
+    """The same parameters, every token with a key and a value of its own."""
+    kept = {name: weight for name, weight in model.state_dict().items() if COMPRESSION_PARAMETERS not in name}
+    return build(replace(model.config, kv_compression=None), kept, "the model").train(model.training)
+
+
 def trained_compression(config: TransformerConfig, wanted: KVCompression) -> KVCompression:
     """The model's own compression, whose convolutions include those that are wanted; InvalidInput if they do not."""
     own = config.kv_compression

@@ -12,7 +12,7 @@ from PIL import Image
 from pixart_sigma.benchmark.outcome import Output
 from pixart_sigma.benchmark.start import driver, measure
 from pixart_sigma.benchmark.start import run as suites
-from pixart_sigma.benchmark.start.measure import Side, sides
+from pixart_sigma.benchmark.start.measure import Side, sides, write_plain_pocket
 from pixart_sigma.benchmark.start.scenarios import SCENARIOS, TINY
 from pixart_sigma.benchmark.start.start_table import summarise
 from pixart_sigma.errors import InvalidInput, PixArtSigmaError
@@ -34,6 +34,7 @@ def in_this_process(side: Side, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_all_three_make_the_same_picture_and_tell_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_plain_pocket(tmp_path)
     command, library, theirs = sides(TINY[0], CPU, tmp_path)
     for side in (command, library, theirs):
         began = time.monotonic()

@@ -60,13 +60,12 @@ def velocity(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def small(recipe: TransformerRecipe, tiny: Path, pictures: Path, official: Path) -> dict[str, Any]:
     """What stands between a recipe and a step of a second: models, pictures, and 256 px instead of up to 4K."""
     settings = dict(ONE_STEP)
-    source = recipe.data.sources[0]
-    if source.folder is not None:
-        settings["data.sources.0.folder"] = str(pictures)
-    elif source.pixart is not None:
-        settings["data.sources.0.pixart"] = str(official)
     for index, source in enumerate(recipe.data.sources):
-        if source.drawn is not None:
+        if source.folder is not None:
+            settings[f"data.sources.{index}.folder"] = str(pictures)
+        elif source.pixart is not None:
+            settings[f"data.sources.{index}.pixart"] = str(official)
+        elif source.drawn is not None:
             settings[f"data.sources.{index}.drawn.num_scenes"] = 2
         if source.resolution is not None:
             settings[f"data.sources.{index}.resolution"] = 128 + 32 * index

@@ -24,7 +24,7 @@ from pixart_sigma.benchmark.inference.scenarios import TIMESTEP
 from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
 from pixart_sigma.model import PixArtTransformer
 from pixart_sigma.pipeline.device import DTYPES
-from pixart_sigma.weights.transformer import COMPRESSION_PARAMETERS, build, load_transformer
+from pixart_sigma.weights.transformer import load_transformer, with_kv_compression, without_kv_compression
 
 
 def _load(arguments: Arguments) -> None:
@@ -78,8 +78,10 @@ def in_a_way(model: PixArtTransformer, way: Way) -> PixArtTransformer:
     """A model with the convolutions' weights → the same one, compressed in that way or not at all."""
     if way == "2x2 conv":
         return model
-    kept = {name: weight for name, weight in model.state_dict().items() if COMPRESSION_PARAMETERS not in name}
-    return build(config_in(model.config, way), kept, "the model").eval()
+    compression = config_in(model.config, way).kv_compression
+    if compression is None:
+        return without_kv_compression(model)
+    return with_kv_compression(model, compression)
 
 
 if __name__ == "__main__":

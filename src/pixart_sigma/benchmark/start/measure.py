@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ from pixart_sigma.benchmark.start.scenarios import PROMPT, Scenario
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
-from pixart_sigma.weights.checkpoint import read_checkpoint
+from pixart_sigma.weights.config import CLASS_NAME
 from pixart_sigma.weights.folder import POCKET, find_pipeline, read_json
-from pixart_sigma.weights.transformer import COMPRESSION_PARAMETERS, write_folder
+from pixart_sigma.weights.transformer import load_transformer, save_transformer, without_kv_compression
 
 COMMAND, LIBRARY, THEIRS = "pixart-sigma generate", "TextToImage", "diffusers"
+_PLAIN = "plain"
 _DRIVER = "pixart_sigma.benchmark.start.driver"
 _LEVELS = 1
 """Of 255, by which a picture may differ: two sums that differ by rounding fall on both sides of a half."""
@@ -70,6 +71,7 @@ def measure_start(
     for scenario in scenarios:
         row: Row = {"scenario": scenario.name, "steps": scenario.num_steps, "failed": None}
         with tempfile.TemporaryDirectory() as place:
+            write_plain_pocket(Path(place))
             several = sides(scenario, device, Path(place))
             try:
                 say(f"{scenario.name}: once each, to compare the pictures")
@@ -94,9 +96,10 @@ def measure_start(
 
 
 def sides(scenario: Scenario, device: torch.device, place: Path) -> list[Side]:
-    """The three of them, diffusers last; all in fp32, so that their pictures can be compared. Written to `place`."""
-    plain = place / "plain"
-    _write_plain_pocket(plain)
+    """The three of them, diffusers last; all in fp32, so that their pictures can be compared.
+
+    diffusers reads what `write_plain_pocket` has written to `place`.
+    """
     pictures = [place / f"{number}.png" for number in range(3)]
     words = (
         f"generate --model {POCKET} --size {scenario.pixels}x{scenario.pixels} --steps {scenario.num_steps}"
@@ -108,7 +111,7 @@ def sides(scenario: Scenario, device: torch.device, place: Path) -> list[Side]:
     return [
         Side(COMMAND, ["-m", _DRIVER, json.dumps({"side": "command", "arguments": command})], pictures[0]),
         Side(LIBRARY, _driver("ours", POCKET, scenario, device, pictures[1]), pictures[1]),
-        Side(THEIRS, _driver("diffusers", str(plain), scenario, device, pictures[2]), pictures[2]),
+        Side(THEIRS, _driver("diffusers", str(place / _PLAIN), scenario, device, pictures[2]), pictures[2]),
     ]
 
 
@@ -126,18 +129,13 @@ def _driver(side: str, model: str, scenario: Scenario, device: torch.device, pic
     return ["-m", _DRIVER, json.dumps(arguments)]
 
 
-def _write_plain_pocket(folder: Path) -> None:
+def write_plain_pocket(place: Path) -> None:
     """The pocket model without its compression, which small pictures are not made with, for diffusers' own classes."""
-    shipped = find_pipeline(POCKET)["transformer"]
+    folder, shipped = place / _PLAIN, find_pipeline(POCKET)["transformer"]
     shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer"))
-    checkpoint = read_checkpoint(shipped / "transformer")
-    weights = {
-        name: tensor for name, tensor in checkpoint.state_dict.items() if COMPRESSION_PARAMETERS not in name
-    }
-    write_folder(replace(checkpoint.config, kv_compression=None), weights, folder / "transformer")
-    index = read_json(folder / "model_index.json") | {
-        "transformer": ["diffusers", "PixArtTransformer2DModel"]
-    }
+    model = load_transformer(shipped / "transformer", torch.bfloat16)  # as it is stored
+    save_transformer(without_kv_compression(model), folder / "transformer")
+    index = read_json(folder / "model_index.json") | {"transformer": ["diffusers", CLASS_NAME]}
     (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
 
 
