@@ -21,11 +21,11 @@ def test_the_stated_rate_is_that_of_nine_million_weights_at_64_tokens() -> None:
 
 def test_an_estimate_knows_the_model_that_a_training_starts_from() -> None:
     base = estimate(load_recipe("study-base"), None)
-    assert (base.steps, base.samples, base.side) == (3000, 192_000, 64)
+    assert (base.steps, base.samples, base.side) == (1500, 96_000, 64)
     assert base.weights == 6 * 16 * 192**2
     raised = estimate(load_recipe("study-tune"), base)
     assert (raised.weights, raised.side) == (base.weights, 128)
-    assert raised.seconds == pytest.approx(600 * 32 / samples_per_second(base.weights, 128))
+    assert raised.seconds == pytest.approx(300 * 32 / samples_per_second(base.weights, 128))
 
 
 def test_seeds_multiply_what_is_seeded() -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixart_sigma.encoders.group_norm import GroupNorm
+
 _NORM_EPSILON = 1e-6
 
 
@@ -42,8 +44,8 @@ class AutoencoderConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
-def _norm(channels: int, config: AutoencoderConfig) -> nn.GroupNorm:
-    return nn.GroupNorm(config.norm_num_groups, channels, _NORM_EPSILON)
+def _norm(channels: int, config: AutoencoderConfig) -> GroupNorm:
+    return GroupNorm(config.norm_num_groups, channels, _NORM_EPSILON)
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -25,11 +25,11 @@ class Scale:
     high: int = 256
     batches: tuple[int, int, int] = (64, 32, 16)
     scenes: tuple[int, int, int] = (12_000, 12_000, 2_000)
-    curve: tuple[int, int, int] = (30, 150, 600)
-    half: int = 1500
-    base: int = 3000
-    alone: int = 2600
-    fine: int = 200
+    curve: tuple[int, int, int] = (30, 100, 300)
+    half: int = 750
+    base: int = 1500
+    alone: int = 1300
+    fine: int = 100
     autoencoder: int = 600
     shrink: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     num_prompts: int = 190
