@@ -6,6 +6,7 @@ import torch
 
 from comparison import relative_error
 from padding import padded
+from pixart_sigma.encoders import t5, text
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.errors import InvalidInput
@@ -31,17 +32,28 @@ def test_real_tokens_alone_give_what_padding_to_300_gives(encoder: TextEncoder) 
     assert not embeddings[~mask].any()
 
 
-def test_only_real_tokens_are_computed(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed = []
-    forward = encoder.model.forward
+def rows_looked_up(model: torch.nn.Module, calls: list[int]) -> torch.utils.hooks.RemovableHandle:
+    """How many tokens each pass has, from now on."""
+    return model.shared.register_forward_pre_hook(lambda module, given: calls.append(given[0].numel()))
 
-    def counting_forward(input_ids: torch.Tensor) -> object:
-        computed.append(input_ids.numel())
-        return forward(input_ids=input_ids)
 
-    monkeypatch.setattr(encoder.model, "forward", counting_forward)
-    encoder.encode(PROMPTS)
-    assert sum(computed) == 4 + 11 + 1  # the repeated prompt costs nothing
+def test_only_real_tokens_are_computed_and_in_one_pass(encoder: TextEncoder) -> None:
+    passes: list[int] = []
+    with rows_looked_up(encoder.model, passes):
+        encoder.encode(PROMPTS)
+    assert passes == [4 + 11 + 1]  # the repeated prompt costs nothing
+
+
+def test_many_tokens_are_several_passes(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, _ = encoder.encode(PROMPTS)
+    monkeypatch.setattr(t5, "PACKED_TOKENS", 12)
+    monkeypatch.setattr(text, "PACKED_TOKENS", 12)
+    passes: list[int] = []
+    with rows_looked_up(encoder.model, passes):
+        apart, _ = encoder.encode([*PROMPTS, "a blue lake", "one red cat", "the old sea"])
+    assert len(passes) > 1
+    assert max(passes) <= 12
+    assert relative_error(apart[: len(PROMPTS)], alone) <= 1e-5
 
 
 def test_a_prompt_does_not_depend_on_its_batch(encoder: TextEncoder) -> None:
@@ -62,8 +74,9 @@ def test_groups_are_encoded_as_each_by_itself(
         expected = [encoder.encode(group) for group in GROUPS]
         found = loaded.encode_groups(GROUPS)
     assert len(found) == len(GROUPS)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert all(map(torch.equal, ours, theirs))
+    for (ours, our_mask), (theirs, their_mask) in zip(found, expected, strict=True):
+        assert torch.equal(our_mask, their_mask)
+        assert relative_error(ours, theirs) <= 1e-5
 
 
 def test_a_streamed_encoder_reads_its_files_once(

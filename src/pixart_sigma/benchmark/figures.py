@@ -87,4 +87,22 @@ def render(figures: Figures) -> str:
         rows = _SUMMARIES[figures["suite"]](rows)
     note = f"\n\n{figures['note']}" if "note" in figures else ""
     ended = f"\n\nNot all of it: {figures['incomplete']}." if "incomplete" in figures else ""
-    return f"{facts}.\n\n{render_table(rows)}{note}{ended}"
+    return f"{facts}.\n\n{_tables(rows)}{note}{ended}"
+
+
+def _tables(rows: Sequence[Row]) -> str:
+    """One table, or two where rows say whether they are `exact`: those that are not stand by themselves."""
+    if "exact" not in rows[0]:
+        return render_table(rows)
+    exact, others = (
+        [
+            {head: value for head, value in row.items() if head != "exact"}
+            for row in rows
+            if row["exact"] is kind
+        ]
+        for kind in (True, False)
+    )
+    tables = [render_table(exact)] * bool(exact)
+    if others:
+        tables.append(f"Not exact:\n\n{render_table(others)}")
+    return "\n\n".join(tables)

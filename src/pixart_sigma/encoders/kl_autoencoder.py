@@ -215,19 +215,25 @@ def convolved_in_double_size(states: Tensor, conv: nn.Conv2d) -> Tensor:
     Of its nine values at most four differ: four convolutions of 2 x 2, one for each place of four, see them once.
     They take 16 products where the repeated ones take 36, and nothing of double size is made but the result.
     """
-    batch, _, height, width = states.shape
-    last = states.is_contiguous(memory_format=torch.channels_last)
+    return double_size_of_padded(F.pad(states, (1, 1, 1, 1)), conv)
+
+
+def double_size_of_padded(padded: Tensor, conv: nn.Conv2d) -> Tensor:
+    """`convolved_in_double_size`, of states (B, D, height + 2, width + 2) that have their border of zeros, or rows of
+    their neighbours instead.
+    """
+    batch, _, height, width = padded.shape
+    last = padded.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
-    padded = F.pad(states, (1, 1, 1, 1))
     doubled = torch.empty(
-        (batch, conv.out_channels, 2 * height, 2 * width),
-        dtype=states.dtype,
-        device=states.device,
+        (batch, conv.out_channels, 2 * (height - 2), 2 * (width - 2)),
+        dtype=padded.dtype,
+        device=padded.device,
         memory_format=order,
     )
     for row, of_row in enumerate(_halves(conv.weight.float(), dim=2)):
         for column, kernel in enumerate(_halves(of_row, dim=3)):
-            seen = padded[:, :, row : row + height + 1, column : column + width + 1]
+            seen = padded[:, :, row : row + height - 1, column : column + width - 1]
             kernel = kernel.to(conv.weight.dtype).contiguous(memory_format=order)
             doubled[:, :, row::2, column::2] = F.conv2d(seen, kernel, conv.bias)
     return doubled

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from pixart_sigma.encoders.block_copies import BlockCopies
-from pixart_sigma.encoders.t5 import Block, Encoded, T5Encoder, attention_bias
+from pixart_sigma.encoders.t5 import Block, Encoded, Span, T5Encoder, packs, spans_of, unpacked
 from pixart_sigma.encoders.t5_files import cast, empty_t5, find_t5_tensors
 from pixart_sigma.encoders.weight_files import Place, mapped_tensors
 
@@ -84,39 +84,42 @@ class StreamedT5:
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Encoded:
         """input_ids (B, L), attention_mask (B, L), 1 on real tokens → Encoded."""
-        (hidden,) = self.encode_batches([input_ids], [attention_mask])
+        (hidden,) = self._run([[input_ids]], attention_mask)
         return Encoded(hidden)
 
-    @torch.no_grad()
-    def encode_batches(
-        self, batches: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None
-    ) -> list[Tensor]:
-        """Token ids (B, L) of each length, and their masks (B, L) → (B, L, C) of each, as alone.
+    def encode_batches(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        """`T5Encoder.encode_batches`; the files are read once. Raises WeightsError if one can no longer be read."""
+        return self._run(packs(batches))
 
-        The files are read once for all of them. Raises WeightsError if one can no longer be read.
-        """
-        hiddens = self._look_up(batches)
-        known = list(masks) if masks is not None else [None] * len(batches)
+    @torch.no_grad()
+    def _run(self, packed: Sequence[Sequence[Tensor]], mask: Tensor | None = None) -> list[Tensor]:
+        """Batches (B, L) that share their products, and a mask for all of them → (B, L, C) of each batch."""
+        states = [self._look_up(batches) for batches in packed]
         table = self._kept[_POSITIONS]
+
+        def spans(batches: Sequence[Tensor]) -> list[Span]:
+            # Made anew in each block: a few rows, where the biases of all packs would be kept.
+            return spans_of(self.config, table, batches, mask)
+
         for weights in self._blocks():
-            # The bias of relative positions is made anew in each block: a few rows, where one a length would be kept.
-            hiddens = [
-                functional_call(
-                    self._block,
-                    weights,
-                    (hidden, attention_bias(self.config, table, hidden.shape[1], mask)),
-                    strict=True,
-                )
-                for hidden, mask in zip(hiddens, known, strict=True)
-            ]
+            for number, batches in enumerate(packed):
+                of_pack = (states[number], spans(batches))
+                states[number] = functional_call(self._block, weights, of_pack, strict=True)
             weights.clear()  # before the next block's are copied
         final = {"weight": self._kept[_FINAL_NORM]}
-        return [functional_call(self._final_norm, final, (hidden,), strict=True) for hidden in hiddens]
+        return [
+            hidden
+            for of_pack, batches in zip(states, packed, strict=True)
+            for hidden in unpacked(
+                functional_call(self._final_norm, final, (of_pack,), strict=True), spans(batches)
+            )
+        ]
 
-    def _look_up(self, batches: Sequence[Tensor]) -> list[Tensor]:
-        """Only the rows that are asked for are read."""
+    def _look_up(self, batches: Sequence[Tensor]) -> Tensor:
+        """(N, C) of all batches; only the rows that are asked for are read."""
         table = mapped_tensors(self._places, [_EMBEDDINGS])[_EMBEDDINGS]
-        return [F.embedding(ids.cpu(), table).to(self.dtype).to(self.device) for ids in batches]
+        ids = torch.cat([ids.flatten() for ids in batches])
+        return F.embedding(ids.cpu(), table).to(self.dtype).to(self.device)
 
     def _blocks(self) -> Iterator[dict[str, Tensor]]:
         """The weights of one block after the other, by their names in it, on the device.

@@ -1,6 +1,6 @@
 """The encoder of T5 v1.1 and Flan-T5 (Raffel et al. 2020, Shazeer 2020), in pure torch.
 
-Legend: B prompts, L tokens, C channels, H heads.
+Legend: B prompts of one length, L tokens, C channels, H heads, N tokens of several batches, one after the other.
 Parameter names are those of transformers' `T5EncoderModel`, and so is the arithmetic, to rounding. It is here because
 importing that library takes longer than encoding a prompt. Knows nothing of files and tokenizers. Dropout is left out:
 the encoder is used as it is, or trained without.
@@ -9,6 +9,7 @@ the encoder is used as it is, or trained without.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 KEPT_IN_FP32 = "wo"
 """The layers whose results fp16 does not hold."""
+PACKED_TOKENS = 2048
+"""Of batches that share their products; more gain nothing, since weights are then read often enough."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,18 @@ class T5Config:
 def _embedding(num: int, width: int) -> nn.Embedding:
     """Without values yet: to draw them on the meta device, torch would import its compiler, which takes a second."""
     return nn.Embedding(num, width, _weight=torch.empty(num, width))
+
+
+@dataclass(frozen=True)
+class Span:
+    """A batch's place among packed tokens: num, B; bias (1 or B, H, L, L), what is added to its scores."""
+
+    num: int
+    bias: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num * self.bias.shape[-1]
 
 
 class RMSNorm(nn.Module):
@@ -64,16 +79,23 @@ class SelfAttention(nn.Module):
         self.v = nn.Linear(config.d_model, inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
-        """states (B, L, C), bias (1 or B, H, L, L), added to the scores → (B, L, C)."""
+    def forward(self, states: Tensor, spans: Sequence[Span]) -> Tensor:
+        """states (N, C) → the same; tokens attend to those of their own prompt."""
+        counts = [span.num_tokens for span in spans]
+        projected = (projection(states).split(counts) for projection in (self.q, self.k, self.v))
+        attended = [self._attend(span, *of_span) for span, *of_span in zip(spans, *projected, strict=True)]
+        return self.o(attended[0] if len(attended) == 1 else torch.cat(attended))
+
+    def _attend(self, span: Span, *projected: Tensor) -> Tensor:
+        """Queries, keys and values (B · L, H · D) → (B · L, H · D)."""
         queries, keys, values = (
-            projection(states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.q, self.k, self.v)
+            each.unflatten(0, (span.num, -1)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for each in projected
         )
         attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=bias.to(queries.dtype), scale=1.0
+            queries, keys, values, attn_mask=span.bias.to(queries.dtype), scale=1.0
         )
-        return self.o(attended.transpose(1, 2).flatten(2))
+        return attended.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class AttentionLayer(nn.Module):
@@ -84,8 +106,8 @@ class AttentionLayer(nn.Module):
         self.SelfAttention = SelfAttention(config)
         self.layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
-        return states + self.SelfAttention(self.layer_norm(states), bias)
+    def forward(self, states: Tensor, spans: Sequence[Span]) -> Tensor:
+        return states + self.SelfAttention(self.layer_norm(states), spans)
 
 
 class GatedFeedForward(nn.Module):
@@ -122,9 +144,9 @@ class Block(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([AttentionLayer(config), FeedForwardLayer(config)])
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
-        """states (B, L, C), bias (1 or B, H, L, L) → (B, L, C)."""
-        return self.layer[1](self.layer[0](states, bias))
+    def forward(self, states: Tensor, spans: Sequence[Span]) -> Tensor:
+        """states (N, C) → the same."""
+        return self.layer[1](self.layer[0](states, spans))
 
 
 class Blocks(nn.Module):
@@ -144,9 +166,9 @@ class Blocks(nn.Module):
         """The table of relative positions (buckets, H)."""
         return self.block[0].layer[0].SelfAttention.relative_attention_bias.weight
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, states: Tensor, spans: Sequence[Span]) -> Tensor:
         for block in self.block:
-            states = block(states, bias)
+            states = block(states, spans)
         return self.final_layer_norm(states)
 
 
@@ -193,8 +215,43 @@ class T5Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Encoded:
         """input_ids (B, L) int64, attention_mask (B, L), 1 or True on real tokens → Encoded; padding attends too."""
-        bias = attention_bias(self.config, self.encoder.positions, input_ids.shape[1], attention_mask)
-        return Encoded(self.encoder(self.shared(input_ids), bias))
+        (hidden,) = self._run([input_ids], attention_mask)
+        return Encoded(hidden)
+
+    def encode_batches(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        """Token ids (B, L) of each length → (B, L, C) of each, as alone to rounding; they share their products."""
+        return [hidden for together in packs(batches) for hidden in self._run(together)]
+
+    def _run(self, batches: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
+        spans = spans_of(self.config, self.encoder.positions, batches, mask)
+        states = self.shared(torch.cat([ids.flatten() for ids in batches]))
+        return unpacked(self.encoder(states, spans), spans)
+
+
+def packs(batches: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Batches (B, L), in their order, in groups that share their products."""
+    found: list[list[Tensor]] = []
+    room = 0
+    for ids in batches:
+        if not found or ids.numel() > room:
+            found.append([])
+            room = PACKED_TOKENS
+        found[-1].append(ids)
+        room -= ids.numel()
+    return found
+
+
+def spans_of(
+    config: T5Config, positions: Tensor, batches: Sequence[Tensor], mask: Tensor | None
+) -> list[Span]:
+    """Batches (B, L) that are packed together, a mask for each of them and the table of positions → their spans."""
+    return [Span(len(ids), attention_bias(config, positions, ids.shape[1], mask)) for ids in batches]
+
+
+def unpacked(states: Tensor, spans: Sequence[Span]) -> list[Tensor]:
+    """states (N, C) → (B, L, C) of each span."""
+    parts = states.split([span.num_tokens for span in spans])
+    return [part.unflatten(0, (span.num, -1)) for part, span in zip(parts, spans, strict=True)]
 
 
 def attention_bias(

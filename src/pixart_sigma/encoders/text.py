@@ -7,6 +7,7 @@ Knows nothing of the transformer that reads the embeddings.
 
 import warnings
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pixart_sigma.encoders.quantised_text import load_quantised
 from pixart_sigma.encoders.streamed_text import StreamedT5
+from pixart_sigma.encoders.t5 import PACKED_TOKENS, T5Encoder
 from pixart_sigma.encoders.t5_files import load_t5
 from pixart_sigma.encoders.text_holds import TextHold, check_text_hold
 from pixart_sigma.encoders.tokenizer import Tokenizer
@@ -99,9 +101,8 @@ class TextEncoder:
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Prompts → (embeddings (B, L, C), zero on padding; mask (B, L) bool, True on real tokens).
 
-        Computes real tokens only, and each distinct prompt once: prompts of one length run together,
-        unpadded. To rounding that equals padding every prompt to `caption_length`, as T5 attends to real
-        tokens only.
+        Computes real tokens only, and each distinct prompt once: prompts run together, unpadded. To rounding
+        that equals padding every prompt to `caption_length`, as T5 attends to real tokens only.
         """
         (encoded,) = self.encode_groups([prompts])
         return encoded
@@ -125,7 +126,7 @@ class TextEncoder:
     def _run(self, batches: list[list[_Ids]]) -> list[Tensor]:
         """Batches of tokens of one length → the model's output (B, L, C) for each."""
         tokens = [torch.tensor(batch, device=self.model.device) for batch in batches]
-        if isinstance(self.model, StreamedT5):
+        if isinstance(self.model, T5Encoder | StreamedT5):
             return self.model.encode_batches(tokens)
         return [self.model(input_ids=each).last_hidden_state for each in tokens]
 
@@ -151,11 +152,12 @@ class TextEncoder:
 
 
 def _by_length(token_ids: Sequence[_Ids]) -> list[list[_Ids]]:
-    """Each distinct one once, in batches of one length."""
-    batches: dict[int, list[_Ids]] = {}
-    for ids in sorted(set(token_ids)):
-        batches.setdefault(len(ids), []).append(ids)
-    return [batches[length] for length in sorted(batches)]
+    """Each distinct one once, in batches of one length and of at most as many tokens as share a pass."""
+    batches: list[list[_Ids]] = []
+    for length, ids in groupby(sorted(set(token_ids), key=lambda ids: (len(ids), ids)), len):
+        same, most = list(ids), max(1, PACKED_TOKENS // length)
+        batches += [same[first : first + most] for first in range(0, len(same), most)]
+    return batches
 
 
 def _load_model(folder: Path, dtype: torch.dtype, held: TextHold, device: torch.device | str) -> Any:

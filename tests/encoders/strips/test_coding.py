@@ -15,6 +15,7 @@ from pixart_sigma.encoders.strips.coding import (
     plan_decode,
     plan_encode,
 )
+from pixart_sigma.encoders.strips.layout import decoder_layers
 from pixart_sigma.encoders.strips.plan import MIB
 from pixart_sigma.errors import InvalidInput
 from random_autoencoders import random_autoencoder, sdxl_autoencoder
@@ -66,9 +67,10 @@ def test_any_size_can_be_decoded_in_strips_of_one_row(height: int, width: int, t
     model = random_autoencoder()
     latents = torch.randn(1, 4, height, width)
     least = least_decode(model, height, width, may_spill=True)
-    plan = plan_decode(model, height, width, limit_bytes=least, may_spill=True)
-    assert min(step.rows for step in plan.steps) == 1
-    pixels = decode_in_strips(model, latents, limit_bytes=least, spill=tmp_path)
+    plan = plan_decode(model, height, width, limit_bytes=least, may_spill=True, strip_bytes=0)
+    layers = decoder_layers(model, height, width)
+    assert [step.rows for step in plan.steps] == [layer.step.least_rows for layer in layers]
+    pixels = decode_in_strips(model, latents, limit_bytes=least, spill=tmp_path, strip_bytes=0)
     assert relative_error(pixels, decoded(model, latents)) <= 1e-5
 
 

@@ -133,7 +133,7 @@ def test_a_limit_that_cannot_be_met_says_the_least_that_can() -> None:
     assert isinstance(limit, int)
     assert make_plan(large, limit, Choices()).text_hold == "streamed"
     with pytest.raises(InvalidInput):
-        make_plan(large, limit - 2**21, Choices())
+        make_plan(large, limit - 18 * 2**20, Choices())
 
 
 def test_what_is_free_is_not_called_a_limit() -> None:

@@ -51,7 +51,12 @@ def measure_memory(
                     "num_steps": num_steps,
                     "outputs": str(outputs),
                 }
-                row: Row = {"scenario": scenario.name, "dtype": scenario.dtype, "way": way.name}
+                row: Row = {
+                    "scenario": scenario.name,
+                    "dtype": scenario.dtype,
+                    "way": way.name,
+                    "exact": way.exact,
+                }
                 package = missing_package(way.text_hold) if way.text_hold is not None else None
                 if package is not None:
                     yield (

@@ -23,6 +23,7 @@ from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.autoencoder_memory import predict_decode_bytes
 from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
 from pixart_sigma.encoders.kl_autoencoder_files import parse_config
+from pixart_sigma.encoders.strips.coding import decode_in_strips, plan_decode
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.tiling import Tiling, find_spill_folder
 from pixart_sigma.pipeline.device import DTYPES
@@ -77,21 +78,28 @@ def _text(scenario: Scenario, way: Way, folder: Path | None, device: torch.devic
 def _decode(scenario: Scenario, way: Way, folder: Path | None, device: torch.device) -> Done:
     assert folder is not None
     dtype = DTYPES[scenario.dtype]
+    config = read_json(folder / "vae" / "config.json")
     tiling, predicted = None, None
     if way.method is None:
         keep_freed_memory()
     else:
         spill = find_spill_folder() if way.method == "exact" else None
         tiling = Tiling(way.method, way.limit_bytes, spill)
-        config = read_json(folder / "vae" / "config.json")
         predicted = _autoencoder_bytes(config, dtype) + predict_decode_bytes(
             config, *scenario.size, dtype.itemsize, tiling, device=device
         )
     autoencoder = Autoencoder.from_pretrained(folder, dtype, tiling).to(device)
     height, width = (side // LATENT_SCALE for side in scenario.size)
     channels = autoencoder.model.config.latent_channels
-    latents = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return {"pixels": autoencoder.decode(latents.to(device))}, predicted
+    latents = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0)).to(device)
+    if way.strip_bytes is None:
+        return {"pixels": autoencoder.decode(latents)}, predicted
+    assert way.limit_bytes is not None
+    lower = {"limit_bytes": way.limit_bytes, "strip_bytes": way.strip_bytes}
+    planned = plan_decode(autoencoder.model, height, width, may_spill=True, **lower)
+    unscaled = latents / autoencoder.scaling_factor + autoencoder.shift_factor
+    pixels = decode_in_strips(autoencoder.model, unscaled, spill=find_spill_folder(), **lower)
+    return {"pixels": pixels}, _autoencoder_bytes(config, dtype) + planned.peak_bytes
 
 
 def _autoencoder_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:

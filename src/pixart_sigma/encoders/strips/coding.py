@@ -16,7 +16,15 @@ from pixart_sigma.allocator import returning_freed_memory, trim
 from pixart_sigma.encoders.kl_autoencoder import KLAutoencoder
 from pixart_sigma.encoders.strips.layout import Layer, decoder_layers, encoder_layers
 from pixart_sigma.encoders.strips.operations import operation, pointwise, unfolds
-from pixart_sigma.encoders.strips.plan import MIB, Circumstances, Plan, Step, least_bytes, plan_strips
+from pixart_sigma.encoders.strips.plan import (
+    MIB,
+    STRIP_BYTES,
+    Circumstances,
+    Plan,
+    Step,
+    least_bytes,
+    plan_strips,
+)
 from pixart_sigma.encoders.strips.planes import FilePlane, MemoryPlane, Plane
 from pixart_sigma.encoders.strips.statistics import Statistics
 from pixart_sigma.errors import InvalidInput
@@ -33,14 +41,15 @@ def plan_decode(
     limit_bytes: int,
     may_spill: bool,
     device: torch.device | None = None,
+    strip_bytes: int = STRIP_BYTES,
 ) -> Plan:
     """Latents (height, width) → how they are decoded within limit_bytes above the weights.
 
-    device: the model's own by default; a model on the meta device counts as one on the CPU. Raises InvalidInput for a
-    limit that cannot be met.
+    device: the model's own by default; a model on the meta device counts as one on the CPU. strip_bytes: what the rows
+    of a strip beyond its first may take. Raises InvalidInput for a limit that cannot be met.
     """
     steps = [layer.step for layer in decoder_layers(model, height, width)]
-    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, device))
+    return plan_strips(steps, limit_bytes, _circumstances(model, steps, may_spill, device), strip_bytes)
 
 
 def least_decode(
@@ -65,18 +74,21 @@ def decode_in_strips(
     limit_bytes: int,
     spill: Path | None = None,
     on_progress: OnProgress | None = None,
+    strip_bytes: int = STRIP_BYTES,
 ) -> Tensor:
     """latents (1, C, h, w), unscaled → pixels (1, 3, H, W) in the model's dtype, as `model.decode` gives them.
 
     limit_bytes: memory above the weights and the latents, of the device that the model is on. spill: a folder for
-    what does not fit in it; None keeps everything in memory. Raises InvalidInput for latents of another shape, a
-    limit that cannot be met and a folder without room.
+    what does not fit in it; None keeps everything in memory. strip_bytes: as in `plan_decode`. Raises InvalidInput for
+    latents of another shape, a limit that cannot be met and a folder without room.
     """
     _expect_one(latents, model.config.latent_channels, "latents")
     size = latents.shape[2:]
     layers = decoder_layers(model, *size)
     _expect_size(layers, latents)
-    plan = plan_decode(model, *size, limit_bytes=limit_bytes, may_spill=spill is not None)
+    plan = plan_decode(
+        model, *size, limit_bytes=limit_bytes, may_spill=spill is not None, strip_bytes=strip_bytes
+    )
     _expect_room(plan, spill)
     result = layers[-1].step
     pixels: Tensor | None = None

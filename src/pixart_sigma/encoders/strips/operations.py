@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixart_sigma.encoders.kl_autoencoder import double_size_of_padded
 from pixart_sigma.encoders.strips.layout import Layer
 from pixart_sigma.encoders.strips.planes import Plane
 from pixart_sigma.encoders.strips.statistics import normalize_
@@ -77,8 +78,9 @@ class Convolution:
         read_first, read_last = step.rows_read(first, last)
         rows = self.window.read(read_first, read_last)
         if step.kind == "upsample":
-            rows = _upsampled(rows)[first - 1 - 2 * read_first :][: last - first + 2]
-        strip = _convolve(rows, self.layer.module, padded=step.kind != "downsample")
+            strip = _convolve_doubled(rows, self.layer.module)
+        else:
+            strip = _convolve(rows, self.layer.module, padded=step.kind != "downsample")
         if self.added is not None:
             self._add(first, strip)
         return strip
@@ -139,12 +141,10 @@ def _convolve(rows: Tensor, conv: nn.Conv2d, *, padded: bool) -> Tensor:
     return result.permute(0, 2, 3, 1)[0].contiguous()
 
 
-def _upsampled(rows: Tensor) -> Tensor:
-    """(n, W, C) → (2n, 2W, C), every pixel four times."""
-    height, width, channels = rows.shape
-    return (
-        rows[:, None, :, None].expand(height, 2, width, 2, channels).reshape(2 * height, 2 * width, channels)
-    )
+def _convolve_doubled(rows: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Rows (n + 2, W, C), one above and one below those to be enlarged → (2n, 2W, C)."""
+    padded = F.pad(rows, (0, 0, 1, 1))[None].permute(0, 3, 1, 2)
+    return double_size_of_padded(padded, conv).permute(0, 2, 3, 1)[0]
 
 
 def pointwise(values: Tensor, conv: nn.Conv2d | None) -> Tensor:

@@ -16,8 +16,10 @@ from pixart_sigma.errors import InvalidInput
 
 MIB = 2**20
 
-WORKSPACE_BYTES = 128 * MIB
-"""What a strip may take where the limit leaves more. Taller strips save no work, only calls."""
+STRIP_BYTES = 128 * MIB
+"""What the rows of a strip beyond its first may take, where the limit leaves more. Taller strips save no work, only
+calls.
+"""
 
 CHUNK_PIXELS = 2048
 """Pixels whose normalisation or statistics are computed at once, in fp32: 1 MiB at 128 channels."""
@@ -56,6 +58,11 @@ class Step:
         return not (self.is_last or self.kind == "attend" or self.added_channels)
 
     @property
+    def least_rows(self) -> int:
+        """The lowest strip; the heights of all but the last are multiples of it."""
+        return 2 if self.kind == "upsample" else 1
+
+    @property
     def num_values(self) -> int:
         """What the step gives: H·W·C."""
         return self.height * self.width * self.channels
@@ -67,17 +74,19 @@ class Step:
         if self.kind == "attend":
             return pixels * (4 * self.channels**2 + 2 * pixels * self.channels)
         shortcut = self.added_channels if self.has_shortcut else 0
-        return pixels * self.channels * (9 * self.in_channels + shortcut)
+        # Of the nine places that an enlarged one sees, at most four differ.
+        places = 4 if self.kind == "upsample" else 9
+        return pixels * self.channels * (places * self.in_channels + shortcut)
 
     def rows_read(self, first: int, last: int) -> tuple[int, int]:
-        """Rows [first, last) of what the step gives → the rows that it reads, of which those beyond the border are
-        zero.
+        """Rows [first, last) of what the step gives, from a multiple of `least_rows` on → the rows that it reads, of
+        which those beyond the border are zero.
         """
         match self.kind:
             case "convolve":
                 return first - 1, last + 1
             case "upsample":
-                return (first - 1) // 2, last // 2 + 1
+                return first // 2 - 1, -(-last // 2) + 1
             case "downsample":
                 return 2 * first, 2 * last + 1
             case "attend":
@@ -89,7 +98,7 @@ class Step:
             case "convolve":
                 return rows + 2
             case "upsample":
-                return rows // 2 + 2
+                return -(-rows // 2) + 2
             case "downsample":
                 return 2 * rows + 1
             case "attend":
@@ -142,16 +151,20 @@ class Circumstances:
         return kept + _workspace(step, rows, self.value_bytes, self.unfolds)
 
 
-def plan_strips(steps: Sequence[Step], limit_bytes: int, given: Circumstances) -> Plan:
+def plan_strips(
+    steps: Sequence[Step], limit_bytes: int, given: Circumstances, strip_bytes: int = STRIP_BYTES
+) -> Plan:
     """The fastest plan within limit_bytes. Raises InvalidInput if it cannot be met, and names the least that can."""
     if limit_bytes < least_bytes(steps, given):
         raise InvalidInput(_too_small(steps, limit_bytes, given))
     resident = [0] * len(steps)
     spilled = [0] * len(steps)
     spills = [False] * len(steps)
+    wanted = [given.workspace(step, step.least_rows) + strip_bytes for step in steps]
     # What a plane in memory must leave for each step that runs while it lives.
     reserves = [
-        given.workspace(step, _fit(step, min(WORKSPACE_BYTES, limit_bytes // 2), given)) for step in steps
+        given.workspace(step, _fit(step, min(allowed, limit_bytes // 2), given))
+        for step, allowed in zip(steps, wanted, strict=True)
     ]
     for made_by, lifetime in _lifetimes(steps).items():
         size = given.plane(steps[made_by])
@@ -161,14 +174,14 @@ def plan_strips(steps: Sequence[Step], limit_bytes: int, given: Circumstances) -
             (spilled if spills[made_by] else resident)[i] += size
     plans = []
     for i, step in enumerate(steps):
-        rows = _fit(step, min(WORKSPACE_BYTES, limit_bytes - resident[i]), given)
+        rows = _fit(step, min(wanted[i], limit_bytes - resident[i]), given)
         plans.append(StepPlan(rows, spills[i], resident[i] + given.workspace(step, rows)))
     return Plan(tuple(plans), max(plan.num_bytes for plan in plans), max(spilled))
 
 
 def least_bytes(steps: Sequence[Step], given: Circumstances) -> int:
-    """The smallest limit that a plan meets: strips of one row, and all planes in files if they may be."""
-    needed = [given.workspace(step, 1) for step in steps]
+    """The smallest limit that a plan meets: the lowest strips, and all planes in files if they may be."""
+    needed = [given.workspace(step, step.least_rows) for step in steps]
     if not given.may_spill:
         for made_by, lifetime in _lifetimes(steps).items():
             for i in lifetime:
@@ -211,21 +224,24 @@ def _workspace(step: Step, rows: int, value_bytes: int, unfolds: bool) -> int:
     if unfolds:
         convolving += 9 * pixels * step.in_channels * value_bytes
     if step.kind == "upsample":
-        convolving += 4 * window
+        # The rows padded, a part of them, a quarter of the result; the kernels' halves, some of them in fp32.
+        convolving = 2 * window + given // 4 + 29 * step.in_channels * step.channels * FP32_BYTES
+        if unfolds:
+            convolving += 4 * window
     adding = pixels * step.added_channels * value_bytes + (given if step.has_shortcut else 0)
     return window + given + max(convolving, adding, statistics)
 
 
 def _fit(step: Step, allowed: int, given: Circumstances) -> int:
-    """The most rows whose workspace is within `allowed`; at least 1."""
-    low, high = 1, step.height
+    """The most rows whose workspace is within `allowed`; at least the step's least."""
+    low, high = 1, max(1, step.height // step.least_rows)
     while low < high:
         middle = (low + high + 1) // 2
-        if given.workspace(step, middle) <= allowed:
+        if given.workspace(step, middle * step.least_rows) <= allowed:
             low = middle
         else:
             high = middle - 1
-    return low
+    return low * step.least_rows
 
 
 def _too_small(steps: Sequence[Step], limit_bytes: int, given: Circumstances) -> str:

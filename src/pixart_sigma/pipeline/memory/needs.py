@@ -22,7 +22,7 @@ from pixart_sigma.encoders.autoencoder_memory import (
     spilled_decode_bytes,
 )
 from pixart_sigma.encoders.blended_tiles import TILE_SIDES
-from pixart_sigma.encoders.t5 import T5Config
+from pixart_sigma.encoders.t5 import PACKED_TOKENS, T5Config
 from pixart_sigma.encoders.t5_files import read_t5_config
 from pixart_sigma.encoders.text_holds import TEXT_HOLDS, TextHold
 from pixart_sigma.encoders.tiling import Tiling, TilingMethod, find_spill_folder
@@ -48,7 +48,7 @@ FP32_BYTES = 4
 _KERNEL_BYTES = {"cpu": 16 * MIB, "cuda": 32 * MIB}
 """What matrix products keep for themselves: buffers of oneDNN and MKL, the workspace of cuBLAS."""
 _SCHEDULER_COPIES = 12  # latents in fp32 that a scheduler and a step hold at once; they are small
-_READ_COPIES = 3  # of an embedding that is known: as it is read, on the device, and padded
+_COPIES = 3  # of an embedding: as it is read or computed, on the device, and padded
 _PICTURE_BYTES = 3 + 3 + 4  # of a pixel: 8-bit levels, as a picture, and the strip that is being made
 _BLOCKS = "transformer_blocks."
 _NF4_BYTES = 0.5 + 4 / 64  # four bits, and a scale in fp32 for 64 of them
@@ -85,7 +85,11 @@ def needs_of(
     num_pictures = len(request.prompts) * request.num_images
     guided = request.guidance_scale > 1
     most = prompt_length(folders, checkpoint.null_caption)
-    lengths = _caption_tokens(folders, request, profile, guided, most)
+    lengths, pass_tokens = _caption_tokens(
+        folders, request, profile, guided, most, asks_for_null(guided, profile, checkpoint.null_caption)
+    )
+    t5 = read_t5_config(folders["text_encoder"] / "text_encoder")
+    embeddings = (len(request.prompts) * lengths[0] + lengths[1]) * t5.d_model * dtype.itemsize
     vae_config = read_json(folders["vae"] / "vae" / "config.json")
     kernels = _KERNEL_BYTES.get(device.type, 0)
     transformer = _loaded(checkpoint.state_dict, dtype, device, copied=adapted, int8=int8)
@@ -108,7 +112,7 @@ def needs_of(
         if int8:
             working += product_bytes(config, pictures * (1 + (guided and together)) * grid[0] * grid[1])
         latents = num_pictures * config.in_channels * pixels // LATENT_SCALE**2
-        return max(working + latents * FP32_BYTES * _SCHEDULER_COPIES + kernels, merging)
+        return max(embeddings + working + latents * FP32_BYTES * _SCHEDULER_COPIES + kernels, merging)
 
     def decode_working(tiling: Tiling | None) -> int:
         decoding = predict_decode_bytes(vae_config, *size, dtype.itemsize, tiling, device=device)
@@ -128,17 +132,16 @@ def needs_of(
     def open_cache(folder: Path) -> CachedTextEncoder:
         return open_prompt_cache(folders, dtype, most, device, text_hold or "resident", folder)
 
-    t5 = read_t5_config(folders["text_encoder"] / "text_encoder")
     known = prompt_cache is not None and _are_known(
         prompt_cache, open_cache, request, profile, checkpoint.null_caption
     )
     if known:
         text = dict.fromkeys(TEXT_HOLDS, PartBytes(0))
-        text_working = _READ_COPIES * sum(lengths) * t5.d_model * dtype.itemsize
+        text_working = _COPIES * embeddings
     else:
         weights = _part_weights(folders["text_encoder"] / "text_encoder", "model")
         text = _holds(t5, weights, dtype, device)
-        text_working = _text_working(t5, lengths, dtype) + kernels
+        text_working = _text_working(t5, pass_tokens, max(lengths), dtype) + _COPIES * embeddings + kernels
     return Needs(
         process=process_bytes,
         num_pictures=num_pictures,
@@ -169,18 +172,25 @@ def _compressed(checkpoint: Checkpoint, request: Request) -> TransformerConfig:
 
 
 def _caption_tokens(
-    folders: PipelineFolders, request: Request, profile: Profile, guided: bool, most: int
-) -> tuple[int, int]:
-    """Tokens of the longest caption, and of the null branch's (0 without guidance), as the transformer sees them."""
+    folders: PipelineFolders, request: Request, profile: Profile, guided: bool, most: int, padded_null: bool
+) -> tuple[tuple[int, int], int]:
+    """((tokens of the longest caption, of the null branch's), as the transformer sees them, 0 without guidance; those
+    that go through the text encoder at a time).
+    """
     tokenizer = Tokenizer.from_folder(folders["tokenizer"] / "tokenizer")
 
     def tokens(text: str) -> int:
         return len(tokenizer.encode([profile.caption(text)], most)[0])
 
-    longest = max(tokens(prompt) for prompt in request.prompts)
+    counts = [tokens(prompt) for prompt in dict.fromkeys(request.prompts)]
+    longest = null = max(counts)
     if not guided:
-        return longest, 0
-    return longest, tokens(request.negative_prompt) if profile.null_mask == "own" else longest
+        null = 0
+    elif profile.null_mask == "own":
+        null = tokens(request.negative_prompt)
+        counts.append(null)
+    at_a_time = min(sum(counts), max(PACKED_TOKENS, *counts))
+    return (longest, null), max(at_a_time, most if padded_null else 0)
 
 
 def _are_known(
@@ -213,10 +223,12 @@ def _holds(
     wide = t5.num_layers * t5.d_ff * t5.d_model  # `wo`, which bitsandbytes leaves as it is
     narrow = t5.num_layers * _block_size(t5) - wide
     left = embeddings + wide * dtype.itemsize
+    # What 8 bits leave as it is stays mapped; of 4 bits it is counted, since their weights are packed anew in memory.
+    mapped = device.type == "cpu" and not stored_otherwise
     return {
         "resident": whole,
         "streamed": streamed,
-        "int8": PartBytes(left + narrow),
+        "int8": PartBytes(narrow, left) if mapped else PartBytes(left + narrow),
         "nf4": PartBytes(left + int(narrow * _NF4_BYTES)),
         "torchao-int8": PartBytes(embeddings + wide + narrow),
     }
@@ -245,12 +257,14 @@ def _block_size(t5: T5Config) -> int:
     return 4 * t5.d_model * inner + 3 * t5.d_model * t5.d_ff + 2 * t5.d_model
 
 
-def _text_working(t5: T5Config, lengths: tuple[int, int], dtype: torch.dtype) -> int:
-    """Of one block: the hidden layer of its gated feed-forward, queries, keys, values, and positions' biases."""
-    tokens = sum(lengths)
+def _text_working(t5: T5Config, tokens: int, longest: int, dtype: torch.dtype) -> int:
+    """Of one block: the hidden layer of its gated feed-forward, queries, keys, values, and positions' biases.
+
+    tokens: that go through it at a time, in captions of at most `longest`.
+    """
     inner = t5.num_heads * t5.d_kv
     values = tokens * (3 * t5.d_ff + 4 * inner + 6 * t5.d_model)
-    return (values + 2 * t5.num_heads * max(lengths) ** 2) * dtype.itemsize
+    return (values + 2 * t5.num_heads * tokens * min(tokens, longest)) * dtype.itemsize
 
 
 def _denoise_bytes(

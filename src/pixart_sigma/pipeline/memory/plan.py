@@ -28,6 +28,8 @@ from pixart_sigma.pipeline.memory.limit import as_option, in_words
 Stage = Literal["text", "denoise", "decode"]
 KEEPING = 2.2
 """How much more tensors take where freed memory is kept, at most: see `pixart_sigma.allocator`."""
+_SLACK_BYTES = 16 * 2**20
+"""By which the same process may differ from one start to the next."""
 FROM_CACHE = "from the prompt cache"
 EXACT_HOLDS: tuple[TextHold, ...] = ("resident", "streamed")
 
@@ -298,5 +300,5 @@ def _too_small(
     lower = f"; what would lower it: {', '.join(remedies)}" if remedies else ""
     return (
         f"memory limit {in_words(limit_bytes)} is too little, the least is {in_words(needed)}, for stage {stage}: "
-        f"give --memory-limit {as_option(needed)}{lower}"
+        f"give --memory-limit {as_option(needed + _SLACK_BYTES)}{lower}"
     )
