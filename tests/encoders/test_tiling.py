@@ -47,6 +47,16 @@ def test_the_first_place_with_room_is_chosen(
         find_spill_folder(2001)
 
 
+def test_a_full_disk_under_the_first_place_is_passed_over(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert find_spill_folder() == places[1]
+
+
 def test_memory_is_no_place_for_what_does_not_fit_in_memory(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

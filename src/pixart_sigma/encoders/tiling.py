@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -68,7 +69,8 @@ def find_spill_folder(num_bytes: int = 0) -> Path:
 
 
 def _usual_places() -> Iterator[Path]:
-    yield Path(tempfile.gettempdir())
+    with suppress(FileNotFoundError):  # where none of the folders that it knows can be written to
+        yield Path(tempfile.gettempdir())
     yield _LARGE_TEMPORARY
     yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.text import TextEncoder
+from pixart_sigma.errors import WeightsError
 from pixart_sigma.evaluation.precision import run as module
 from pixart_sigma.evaluation.precision.request import PrecisionRequest
 from pixart_sigma.evaluation.precision.run import compare_precision, variants
@@ -114,6 +115,23 @@ def test_a_missing_package_leaves_its_rows_out(
     found = compare_precision(asked, lambda *_: None)
     assert [row["name"] for row in found["rows"]] == ["float32", "bfloat16"]
     assert set(found["skipped"]) == {"int8", "nf4", "torchao-int8"}
+
+
+def test_a_package_that_fails_leaves_its_rows_out(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = TextEncoder.from_pretrained
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        if options["held"] == "int8":
+            raise WeightsError("text_encoder cannot be loaded (no backend)")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(TextEncoder, "from_pretrained", broken)
+    asked = request(tiny_folder, tmp_path / "out", num_steps=None, size=None, embeddings_only=True)
+    found = compare_precision(asked, lambda *_: None)
+    assert [row["name"] for row in found["rows"]] == ["float32", "bfloat16"]
+    assert "no backend" in found["skipped"]["int8"]
 
 
 def test_the_sheet_shows_the_prompts_that_differ_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,3 +239,12 @@ def test_needs_are_asked_for_only_what_is_planned() -> None:
 
     asked: Callable[[TilingMethod, bool], int] = refuse
     assert make_plan(replace(NEEDS, least_decode=asked), 1150, Choices()).tiling is None
+
+
+def test_a_plan_says_that_blocks_are_in_8_bits() -> None:
+    said, unsaid = (
+        " ".join(plan_lines(make_plan(needs, 6150, Choices())))
+        for needs in (replace(NEEDS, int8=True), NEEDS)
+    )
+    assert "blocks in 8 bits" in said
+    assert "8 bits" not in unsaid

@@ -114,7 +114,9 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
     encoder = TextEncoder.from_pretrained(job.folder, job.dtype).to(job.device)
 
     def compute() -> Outputs:
-        return {"prompt": encoder.encode([prompt()])[0], "negative": encoder.encode([""])[0]}
+        # As pipelines ask: both at once.
+        (embeddings, _), (negative, _) = encoder.encode_groups([[prompt()], [""]])
+        return {"prompt": embeddings, "negative": negative}
 
     return compute
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import pixart_sigma
 from pixart_sigma.encoders.text_holds import QUANTISATIONS, TextHold
-from pixart_sigma.errors import InvalidInput, MissingDependency
+from pixart_sigma.errors import InvalidInput, MissingDependency, WeightsError
 from pixart_sigma.evaluation.precision.figures import embedding_figures, picture_figures
 from pixart_sigma.evaluation.precision.request import PrecisionRequest
 from pixart_sigma.evaluation.precision.sheet import draw_sheet
@@ -72,7 +72,7 @@ class Encoded:
 def compare_precision(request: PrecisionRequest, progress: Progress) -> dict[str, Any]:
     """Encode, denoise and decode, measure, write the files, and return what figures.json holds.
 
-    A variant whose package is missing, or that the encoder's shape does not allow, is left out and named.
+    A variant whose package is missing or fails, or that the encoder's shape does not allow, is left out and named.
     """
     device = resolve_device(request.device)
     dtype = str(resolve_dtype(request.dtype, device)).removeprefix("torch.")
@@ -83,7 +83,7 @@ def compare_precision(request: PrecisionRequest, progress: Progress) -> dict[str
         progress(f"encoding: {variant.name}", done, 1 + len(others))
         try:
             encoded[variant.name] = _encode(request, variant, device)
-        except (MissingDependency, InvalidInput) as error:
+        except (MissingDependency, InvalidInput, WeightsError) as error:
             if variant is reference:
                 raise
             skipped[variant.name] = str(error)

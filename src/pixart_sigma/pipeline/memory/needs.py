@@ -161,6 +161,7 @@ def needs_of(
         least_decode=least_decode,
         find_spill=find_spill,
         one_tile=max(size) <= TILE_SIDES[0] * LATENT_SCALE,
+        int8=int8,
     )
 
 

@@ -52,7 +52,8 @@ class Needs:
     while decoding, which raises InvalidInput for a limit that is too small for it; decode_beside: what that limit is
     not about. least_decode: a method, and whether it may spill → the least limit. find_spill: where temporary files
     would go; raises InvalidInput if nowhere. text_known: a cache has all prompts, and no text encoder will be loaded.
-    one_tile: the picture is no larger than a blended tile can be, and then decoded whole.
+    one_tile: the picture is no larger than a blended tile can be, and then decoded whole. int8: the transformer's
+    blocks are in 8 bits.
     """
 
     process: int
@@ -70,6 +71,7 @@ class Needs:
     find_spill: Callable[[], Path]
     text_known: bool = False
     one_tile: bool = False
+    int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,7 @@ def _denoised(needs: Needs, way: _Denoising) -> str:
         how = "no guidance"
     else:
         how = f"the branches of guidance {'together' if way.together else 'one after the other'}"
+    how += "; blocks in 8 bits" if needs.int8 else ""
     return f"{how}; blocks visit the device" if way.visiting else how
 
 
