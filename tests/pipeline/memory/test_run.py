@@ -199,6 +199,18 @@ def test_needs_grow_with_the_picture_and_shrink_with_the_dtype(setup: Setup) -> 
     assert unguided[1] < large[1]
 
 
+def test_every_prompt_counts_in_the_text_stage_and_its_embedding_in_the_next(setup: Setup) -> None:
+    def needed(*prompts: str) -> tuple[int, int]:
+        plan = plan_generation(setup, replace(REQUEST, prompts=prompts, num_images=1), 64 * GIB)
+        text, denoise, _ = plan.stages
+        return text.num_bytes - plan.process_bytes, denoise.num_bytes - plan.process_bytes
+
+    one, again = needed("a red house"), needed("a red house", "a red house")
+    two = needed("a red house", "a small cactus with a happy face")
+    assert one[0] < again[0] < two[0]
+    assert one[1] < again[1]
+
+
 @pytest.mark.parametrize("profile", ["diffusers", "official"])
 def test_a_plan_knows_the_prompts_that_are_on_disk(
     profile: str, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
