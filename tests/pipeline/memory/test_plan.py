@@ -243,7 +243,7 @@ def test_needs_are_asked_for_only_what_is_planned() -> None:
 
 def test_a_plan_says_that_blocks_are_in_8_bits() -> None:
     said, unsaid = (
-        " ".join(plan_lines(make_plan(needs, 6150, Choices())))
+        " ".join(plan_lines(make_plan(needs, 6150, Choices()), "cpu", "float32"))
         for needs in (replace(NEEDS, int8=True), NEEDS)
     )
     assert "blocks in 8 bits" in said
