@@ -75,6 +75,7 @@ class Worker:
         done = threading.Event()
 
         def watch() -> None:
+            self._look()  # also at what is done sooner than the first wait
             while not done.wait(_SAMPLING_SECONDS):
                 self._look()
 
