@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from pixart_sigma.encoders.block_copies import BlockCopies
-from pixart_sigma.encoders.t5 import Block, Encoded, Span, T5Encoder, packs, spans_of, unpacked
+from pixart_sigma.encoders.t5 import Block, Encoded, T5Encoder, packs, spans_of, unpacked
 from pixart_sigma.encoders.t5_files import cast, empty_t5, find_t5_tensors
 from pixart_sigma.encoders.weight_files import Place, mapped_tensors
 
@@ -96,23 +96,17 @@ class StreamedT5:
         """Batches (B, L) that share their products, and a mask for all of them → (B, L, C) of each batch."""
         states = [self._look_up(batches) for batches in packed]
         table = self._kept[_POSITIONS]
-
-        def spans(batches: Sequence[Tensor]) -> list[Span]:
-            # Made anew in each block: a few rows, where the biases of all packs would be kept.
-            return spans_of(self.config, table, batches, mask)
-
         for weights in self._blocks():
             for number, batches in enumerate(packed):
-                of_pack = (states[number], spans(batches))
+                # Biases are made anew in each block: a few rows, where those of all packs would be kept.
+                of_pack = (states[number], spans_of(self.config, table, batches, mask))
                 states[number] = functional_call(self._block, weights, of_pack, strict=True)
             weights.clear()  # before the next block's are copied
         final = {"weight": self._kept[_FINAL_NORM]}
         return [
             hidden
             for of_pack, batches in zip(states, packed, strict=True)
-            for hidden in unpacked(
-                functional_call(self._final_norm, final, (of_pack,), strict=True), spans(batches)
-            )
+            for hidden in unpacked(functional_call(self._final_norm, final, (of_pack,), strict=True), batches)
         ]
 
     def _look_up(self, batches: Sequence[Tensor]) -> Tensor:

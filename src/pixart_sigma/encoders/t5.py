@@ -225,7 +225,7 @@ class T5Encoder(nn.Module):
     def _run(self, batches: Sequence[Tensor], mask: Tensor | None = None) -> list[Tensor]:
         spans = spans_of(self.config, self.encoder.positions, batches, mask)
         states = self.shared(torch.cat([ids.flatten() for ids in batches]))
-        return unpacked(self.encoder(states, spans), spans)
+        return unpacked(self.encoder(states, spans), batches)
 
 
 def packs(batches: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -248,10 +248,10 @@ def spans_of(
     return [Span(len(ids), attention_bias(config, positions, ids.shape[1], mask)) for ids in batches]
 
 
-def unpacked(states: Tensor, spans: Sequence[Span]) -> list[Tensor]:
-    """states (N, C) → (B, L, C) of each span."""
-    parts = states.split([span.num_tokens for span in spans])
-    return [part.unflatten(0, (span.num, -1)) for part, span in zip(parts, spans, strict=True)]
+def unpacked(states: Tensor, batches: Sequence[Tensor]) -> list[Tensor]:
+    """states (N, C) → (B, L, C) of each of the batches (B, L) that are packed."""
+    parts = states.split([ids.numel() for ids in batches])
+    return [part.unflatten(0, ids.shape) for part, ids in zip(parts, batches, strict=True)]
 
 
 def attention_bias(

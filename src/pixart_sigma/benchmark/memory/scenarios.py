@@ -14,6 +14,7 @@ from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.encoders.tiling import TilingMethod
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.memory.limit import GIB, MIB
+from pixart_sigma.pipeline.memory.plan import EXACT_HOLDS
 
 Work = Literal["text", "decode", "picture"]
 UHD = (2160, 3840)
@@ -35,7 +36,7 @@ class Way:
     @property
     def exact(self) -> bool:
         """Whether it makes what the scenario's first way makes, to rounding."""
-        return self.method != "fast" and self.text_hold in (None, "resident", "streamed")
+        return self.method != "fast" and self.text_hold in (None, *EXACT_HOLDS)
 
 
 @dataclass(frozen=True)
