@@ -30,11 +30,11 @@ def test_a_suite_on_inference_is_handed_everything(
     options = ["--scenario", "tiny", "--dtype", "bfloat16", "--device", "cpu", "--rounds", "3", *files]
     steps = ["--steps", "4"] if suite == "pipeline" else []
     compiled = ["--compile"] if suite == "transformer" else []
-    assert app.run(["benchmark", suite, *options, *steps, *compiled]) == 0
+    assert app.run(["benchmark", suite, *options, *steps, *compiled, "--batch", "2"]) == 0
     assert capsys.readouterr().out == "table\n"
     output = Output(tmp_path / "x.json", tmp_path / "x.md")
     num_steps = 4 if suite == "pipeline" else None
-    assert calls == [(suite, ["tiny"], ["bfloat16"], "cpu", 3, num_steps, suite == "transformer", output)]
+    assert calls == [(suite, ["tiny"], ["bfloat16"], "cpu", 3, num_steps, 2, suite == "transformer", output)]
 
 
 @pytest.mark.parametrize("suite", ["train-step", "ablations", "plan", "attention"])
@@ -82,8 +82,8 @@ def test_the_other_suites_are_handed_everything(calls: list[tuple[object, ...]],
         ["kv-compression", *dtype],
         ["scaling", *dtype, "--plot", str(plot)],
         ["start"],
-        ["pipeline", *dtype, "--waterfall", "--steps", "4"],
-        ["transformer", *dtype, "--waterfall"],
+        ["pipeline", *dtype, "--waterfall", "--steps", "4", "--batch", "2"],
+        ["transformer", *dtype, "--waterfall", "--compile"],
     ):
         assert app.run(["benchmark", *words, *options]) == 0
     precise = (["tiny"], ["bfloat16"], "cpu", 3)
@@ -91,8 +91,8 @@ def test_the_other_suites_are_handed_everything(calls: list[tuple[object, ...]],
         (*precise, output),
         (*precise, plot, output),
         (["tiny"], "cpu", 3, output),
-        ("pipeline", *precise, 4, output),
-        ("transformer", *precise, None, output),
+        ("pipeline", *precise, 4, 2, False, output),
+        ("transformer", *precise, None, 1, True, output),
     ]
 
 
@@ -118,12 +118,6 @@ def test_shortcuts_are_measured_on_what_evaluate_takes(
 
     assert app.run(["benchmark", "shortcuts"]) == 2
     assert "Missing option '--output'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("suite", ["pipeline", "transformer"])
-def test_a_waterfall_is_not_compiled(suite: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(["benchmark", suite, "--waterfall", "--compile"]) == 2
-    assert "--compile is ignored with --waterfall" in capsys.readouterr().err
 
 
 def test_rows_that_failed_are_printed_and_end_with_status_2(

@@ -9,6 +9,7 @@ from pathlib import Path
 from pixart_sigma.benchmark.figures import Figures, render, write_figures
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.device import DTYPES
+from pixart_sigma.pipeline.request import Request
 from pixart_sigma.weights.atomic import check_writable, written_whole
 
 Say = Callable[[str], None]
@@ -47,6 +48,23 @@ def check_rounds(rounds: int) -> None:
     """Raises InvalidInput for none."""
     if rounds < 1:
         raise InvalidInput(f"rounds is {rounds}; it must be at least 1 (--rounds 5)")
+
+
+def checked_options(rounds: int, num_steps: int | None, batch: int) -> dict[str, int]:
+    """Those of a suite on inference that its figures depend on: of a batch of one nothing is said.
+
+    num_steps: of a picture, None for other work. Raises InvalidInput for numbers out of range.
+    """
+    check_rounds(rounds)
+    if batch < 1:
+        raise InvalidInput(f"batch is {batch}; it must be at least 1 (--batch 4)")
+    options = {"rounds": rounds}
+    if num_steps is not None:
+        Request(("a prompt",), num_steps=num_steps)  # which knows the rule
+        options["steps"] = num_steps
+    if batch > 1:
+        options["batch"] = batch
+    return options
 
 
 def chosen_dtypes(names: list[str]) -> list[str]:

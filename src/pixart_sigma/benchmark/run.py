@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.figures import collect, render
@@ -12,7 +12,14 @@ from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
 from pixart_sigma.benchmark.inference.scenarios import choose as choose_inference
 from pixart_sigma.benchmark.memory.measure import measure_memory
 from pixart_sigma.benchmark.memory.scenarios import choose as choose_memory
-from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds, chosen_dtypes
+from pixart_sigma.benchmark.outcome import (
+    Outcome,
+    Output,
+    Say,
+    check_rounds,
+    checked_options,
+    chosen_dtypes,
+)
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
@@ -32,28 +39,24 @@ def run_inference(
     device: str,
     rounds: int,
     num_steps: int | None,
+    batch: int,
     compiled: bool,
     output: Output,
     say: Say,
 ) -> Outcome:
     """Run a suite on inference. scenarios, dtypes: names; none: all, but for heavy scenarios on a CPU.
 
-    num_steps: of a picture, for suite pipeline. compiled: rows of both sides compiled too, for suites that have a
-    transformer.
+    num_steps: of a picture, for suite pipeline. batch: pictures (or prompts) at once. compiled: rows of both sides
+    compiled too, for suites that have a transformer.
     Raises InvalidInput for unknown names and for numbers out of range, MissingDependency where nothing can be compiled.
     """
-    check_rounds(rounds)
+    options = checked_options(rounds, num_steps, batch)
     where = resolve_device(device)
-    chosen = choose_inference(suite, list(scenarios), where.type)
+    chosen = choose_inference(suite, list(scenarios), where.type, batch)
     precisions = chosen_dtypes(list(dtypes))
-    if num_steps is not None:
-        Request(("a prompt",), num_steps=num_steps)  # which knows the rule
     if compiled:
         check_compiler()
     keep_freed_memory()
-    options: dict[str, Any] = {"rounds": rounds}
-    if num_steps is not None:
-        options["steps"] = num_steps
     rows: list[Row] = []
     for row in measure(suite, chosen, precisions, where, rounds, num_steps or 1, compiled, say):
         rows.append(row)

@@ -37,10 +37,12 @@ def test_a_compiled_job_goes_to_the_compiler(
         compiled.append(function)
         return function
 
-    side.load_libraries(work)  # some of which compile something of their own
+    # What these import compiles something of its own.
+    side.load_libraries(work)
+    folder = tiny_weights("float32")
     monkeypatch.setattr(torch, "compile", compiler)
     (scenario,) = TINY["transformer" if work == "forward" else "pipeline"]
-    job = Job(scenario, tiny_weights("float32"), torch.float32, CPU, 1)
+    job = Job(scenario, folder, torch.float32, CPU, 1)
     for compiles in (False, True):
         compute = side.BUILDERS[work](replace(job, compiled=compiles), Stopwatch(CPU))
         assert bool(compiled) == compiles
@@ -54,7 +56,7 @@ def test_both_sides_compile_and_stay_equal(tmp_path: Path) -> None:
     from pixart_sigma.benchmark.run import run_inference
 
     outcome = run_inference(
-        "transformer", ["tiny"], ["float32"], "cpu", 1, None, True, Output(), lambda line: None
+        "transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, True, Output(), lambda line: None
     )
     assert outcome.failures == ()
     assert outcome.text.count("| compiled |") == 2

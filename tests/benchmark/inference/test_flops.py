@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,6 +27,12 @@ def test_captions_count_once_and_the_rest_at_every_step() -> None:
     assert three - two == two - one
     parts = sum(useful_flops(BY_NAME[name], 1) for name in ("t5-xxl", "xl-256", "decode-256"))
     assert one == pytest.approx(parts)
+
+
+def test_what_all_pictures_share_counts_once() -> None:
+    one, two, three = (useful_flops(replace(BY_NAME["sigma-256"], batch=batch), 2) for batch in (1, 2, 3))
+    assert three - two == pytest.approx(two - one)
+    assert one < two < 2 * one
 
 
 def test_upsampling_counts_once_where_places_are_repeated() -> None:

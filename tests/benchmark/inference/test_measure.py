@@ -28,7 +28,7 @@ started_here = starting_here(worker)
 def test_both_sides_run_in_processes_and_the_figures_are_kept(tmp_path: Path) -> None:
     said: list[str] = []
     output = Output(tmp_path / "figures.json", tmp_path / "table.md")
-    outcome = run_inference("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, False, output, said.append)
+    outcome = run_inference("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, 1, False, output, said.append)
     assert outcome.failures == ()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["options"] == {"rounds": 2, "steps": 2}
@@ -78,7 +78,9 @@ def test_a_failed_row_leaves_the_others_and_is_told_at_the_end(monkeypatch: pyte
 
     monkeypatch.setattr(measure, "started", dying)
     scenarios = ["tiny", "tiny-encode"]
-    outcome = run_inference("vae", scenarios, ["float32"], "cpu", 1, None, False, Output(), lambda line: None)
+    outcome = run_inference(
+        "vae", scenarios, ["float32"], "cpu", 1, None, 1, False, Output(), lambda line: None
+    )
     assert outcome.failures == ("tiny in float32: the process of 'ours' ended (killed)",)
     assert "| failed: the process of 'ours' ended (killed) |" in outcome.text
     assert "| tiny-encode | float32 | ours |" in outcome.text
@@ -102,7 +104,7 @@ def test_compiled_sides_have_a_row_of_their_own_and_begin_with_an_empty_cache(
     monkeypatch.setattr(measure, "started", noting)
     monkeypatch.setattr(suites, "check_compiler", lambda: None)
     outcome = run_inference(
-        "transformer", ["tiny"], ["float32"], "cpu", 1, None, True, Output(), lambda line: None
+        "transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, True, Output(), lambda line: None
     )
     eager, empty_theirs, empty_ours, warm = begun
     assert eager == [("diffusers", None), ("ours", None)]
@@ -132,13 +134,16 @@ def test_a_text_encoder_that_memory_does_not_hold_is_cut(
 
 
 def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    for names, dtypes, rounds, steps, message in (
-        (["huge"], [], 1, None, "unknown scenario 'huge'"),
-        (["tiny"], ["float16"], 1, None, "unknown dtype 'float16'; one of float32, bfloat16"),
-        (["tiny"], [], 0, None, "rounds is 0"),
-        (["tiny"], [], 1, 0, "steps 0 is outside 1 to"),
+    for names, dtypes, rounds, steps, batch, message in (
+        (["huge"], [], 1, None, 1, "unknown scenario 'huge'"),
+        (["tiny"], ["float16"], 1, None, 1, "unknown dtype 'float16'; one of float32, bfloat16"),
+        (["tiny"], [], 0, None, 1, "rounds is 0"),
+        (["tiny"], [], 1, 0, 1, "steps 0 is outside 1 to"),
+        (["tiny"], [], 1, 1, 0, "batch is 0"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            run_inference("pipeline", names, dtypes, "cpu", rounds, steps, False, Output(), lambda line: None)
+            run_inference(
+                "pipeline", names, dtypes, "cpu", rounds, steps, batch, False, Output(), lambda line: None
+            )
     with pytest.raises(InvalidInput, match="does not exist; create it first"):
         Output(tmp_path / "nowhere" / "x.json")

@@ -15,7 +15,7 @@ from pixart_sigma.benchmark.inference.scenarios import (
     TINY,
     choose,
     draw_inputs,
-    prompt,
+    prompts,
     with_fewer_text_layers,
 )
 from pixart_sigma.encoders.autoencoder import Autoencoder
@@ -56,7 +56,7 @@ def test_scenarios_are_chosen_by_name() -> None:
 
 
 def test_the_prompt_has_the_tokens_that_are_promised(tiny_weights: Callable[[str], Path]) -> None:
-    tokens = TextEncoder.from_pretrained(tiny_weights("float32")).tokenize([prompt(), ""])
+    tokens = TextEncoder.from_pretrained(tiny_weights("float32")).tokenize([*prompts(1), ""])
     assert [len(ids) for ids in tokens] == [PROMPT_TOKENS, 1]
     assert len(set(tokens[0])) == PROMPT_TOKENS  # none is unknown
     inputs = draw_inputs(TINY["transformer"][0])

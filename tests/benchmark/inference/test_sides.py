@@ -46,12 +46,21 @@ def verdict(scenario: Scenario, folder: Path, dtype: str = "float32") -> Verdict
     return compare(*sides, DTYPES[dtype])
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("work", SCENARIOS)
-def test_both_sides_give_the_same(work: str, dtype: str, tiny_weights: Folder) -> None:
-    found = verdict(SCENARIOS[work], tiny_weights(dtype), dtype)
+def test_both_sides_give_the_same(work: str, dtype: str, batch: int, tiny_weights: Folder) -> None:
+    found = verdict(replace(SCENARIOS[work], batch=batch), tiny_weights(dtype), dtype)
     assert found.failure is None
     assert found.errors.keys() == OUTPUTS[work]
+
+
+def test_a_batch_is_of_pictures_that_differ(tiny_weights: Folder) -> None:
+    for work in ("forward", "picture", "encode"):
+        outputs, _ = computed(ours, replace(SCENARIOS[work], batch=2), tiny_weights("float32"))
+        for tensor in outputs.values():
+            assert len(tensor) == (4 if work == "forward" else 2)
+            assert not torch.equal(tensor[-1], tensor[-2])
 
 
 @pytest.mark.parametrize(
@@ -63,8 +72,8 @@ def test_both_sides_give_the_same(work: str, dtype: str, tiny_weights: Folder) -
             for dtype in DTYPES
             for case in (
                 ("forward", "TIMESTEP", 700),
-                ("picture", "prompt", lambda: "w1 w2"),
-                ("text", "prompt", lambda: " ".join(f"w{index}" for index in range(1, 40))),
+                ("picture", "prompts", lambda batch: ["w1 w2"]),
+                ("text", "prompts", lambda batch: [" ".join(f"w{index}" for index in range(1, 40))]),
             )
         ),
     ],

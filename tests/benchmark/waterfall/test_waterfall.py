@@ -57,16 +57,16 @@ def test_the_last_row_is_the_library_and_each_has_one_thing_more() -> None:
     for work, suite in (("picture", "pipeline"), ("step", "transformer")):
         assert measure.WORKS[suite] == work  # type: ignore[index]
         theirs, first, *others = links(work)  # type: ignore[arg-type]
-        assert theirs == ("diffusers", "diffusers", (KEPT_MEMORY,))
+        assert theirs == ("diffusers", "diffusers", (KEPT_MEMORY,), False)
         assert first[0] == "everything that can be switched off"
         off = first[2]
         assert KEPT_MEMORY in off  # as in the row beside it
-        for name, side, left in others:
-            assert side == "ours"
-            assert name == f"+ {off[0]}"
-            assert left == off[1:]
-            off = left
+        for link in others:
+            assert link == (f"+ {off[0]}", "ours", off[1:], False)
+            off = link.off
         assert off == ()
+        compiled = links(work, compiled=True)  # type: ignore[arg-type]
+        assert compiled == [theirs, first, *others, ("+ blocks compiled", "ours", (), True)]
     assert CHANNELS_LAST not in links("step")[1][2]
     assert set(links("picture")[1][2]) == set(SWITCHES)
 
@@ -75,16 +75,16 @@ def test_every_row_runs_beside_the_one_before(
     tmp_path: Path, pairs: list[list[tuple[str, list[str]]]]
 ) -> None:
     output = Output(tmp_path / "figures.json", tmp_path / "table.md")
-    outcome = suites.run_waterfall("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, output, silent)
+    outcome = suites.run_waterfall("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, 3, False, output, silent)
     assert outcome.failures == ()
-    names = [name for name, _, _ in links("picture")]
+    names = [link.name for link in links("picture")]
     assert [[name for name, _ in pair] for pair in pairs] == [
         list(pair) for pair in itertools.pairwise(names)
     ]
     assert pairs[-1][-1] == (f"+ {UPSAMPLING}", [])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["suite"] == "pipeline-waterfall"
-    assert figures["options"] == {"rounds": 2, "steps": 2}
+    assert figures["options"] == {"rounds": 2, "steps": 2, "batch": 3}
     (row,) = figures["rows"]
     assert [link["name"] for link in row["links"]] == names
     for link in row["links"][1:]:
@@ -106,7 +106,9 @@ def test_a_row_that_is_not_diffusers_ends_the_chain(
                 model.proj_out.weight.mul_(1.1)
 
     monkeypatch.setattr(ours, "switch_off_in_transformer", faulty)
-    outcome = suites.run_waterfall("transformer", ["tiny"], ["float32"], "cpu", 1, None, Output(), silent)
+    outcome = suites.run_waterfall(
+        "transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, False, Output(), silent
+    )
     (failure,) = outcome.failures
     assert failure.startswith(f"tiny in float32: + {CAPTIONS_ONCE}: the two sides differ: prediction ")
     assert len(pairs) == 4  # everything off, memory, padding, and then this one
@@ -119,8 +121,10 @@ def test_every_row_is_written_as_soon_as_it_is_there(
 ) -> None:
     written: list[dict[str, Any]] = []
     monkeypatch.setattr(Output, "write", lambda output, figures: written.append(figures))
-    outcome = suites.run_waterfall("transformer", ["tiny"], ["float32"], "cpu", 1, None, Output(), silent)
-    names = [name for name, _, _ in links("step")]
+    outcome = suites.run_waterfall(
+        "transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, False, Output(), silent
+    )
+    names = [link.name for link in links("step")]
     for number, figures in enumerate(written, 2):
         (row,) = figures["rows"]
         assert [link["name"] for link in row["links"]] == names[:number]
@@ -133,14 +137,17 @@ def test_every_row_is_written_as_soon_as_it_is_there(
 
 
 def test_what_cannot_be_is_refused_before_anything_runs() -> None:
-    for names, dtypes, rounds, steps, message in (
-        (["huge"], [], 1, None, "unknown scenario 'huge'"),
-        (["tiny"], ["float16"], 1, None, "unknown dtype 'float16'"),
-        (["tiny"], [], 0, None, "rounds is 0"),
-        (["tiny"], [], 1, 0, "steps 0 is outside 1 to"),
+    for names, dtypes, rounds, steps, batch, message in (
+        (["huge"], [], 1, None, 1, "unknown scenario 'huge'"),
+        (["tiny"], ["float16"], 1, None, 1, "unknown dtype 'float16'"),
+        (["tiny"], [], 0, None, 1, "rounds is 0"),
+        (["tiny"], [], 1, 0, 1, "steps 0 is outside 1 to"),
+        (["tiny"], [], 1, 1, 0, "batch is 0"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            suites.run_waterfall("pipeline", names, dtypes, "cpu", rounds, steps, Output(), silent)
+            suites.run_waterfall(
+                "pipeline", names, dtypes, "cpu", rounds, steps, batch, False, Output(), silent
+            )
 
 
 GATE = {"errors": {"latents": 1e-6, "pixels": 3e-6}, "tolerance": 1e-4}

@@ -1,4 +1,4 @@
-"""The operations that a scenario's result needs, whoever computes it: real caption tokens only, captions once a prompt.
+"""The operations that a scenario's result needs, whoever computes it: real caption tokens only, each caption once.
 
 A side that does more, such as projecting padding or convolving a place that is repeated four times, reaches a smaller
 share of the machine's rate. A multiply-add counts as two.
@@ -12,7 +12,7 @@ from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, Scenario, 
 from pixart_sigma.encoders.kl_autoencoder import AutoencoderConfig, KLAutoencoder
 from pixart_sigma.training.plan.cost import forward_flops, text_encoder_flops
 
-_CAPTIONS = (1, PROMPT_TOKENS)  # the negative one is an end token
+_NEGATIVE_TOKENS = 1  # the end token
 
 
 def useful_flops(scenario: Scenario, num_steps: int) -> float:
@@ -28,15 +28,21 @@ def useful_flops(scenario: Scenario, num_steps: int) -> float:
 
 def _denoising(scenario: Scenario, num_steps: int) -> float:
     config, side = scenario.shapes.transformer, scenario.side
-    forwards = [forward_flops(config, side, side, tokens) for tokens in _CAPTIONS]
-    captions = sum(forward.captions for forward in forwards)
-    # Both branches of a step have the same timestep.
-    step = sum(forward.total for forward in forwards) - captions - forwards[0].modulation
-    return captions + num_steps * step
+    negative, positive = (
+        forward_flops(config, side, side, tokens) for tokens in (_NEGATIVE_TOKENS, PROMPT_TOKENS)
+    )
+    # All pictures of a step have the same timestep, in both branches.
+    blocks = sum(forward.total - forward.captions - forward.modulation for forward in (negative, positive))
+    captions = negative.captions + scenario.batch * positive.captions
+    return captions + num_steps * (scenario.batch * blocks + negative.modulation)
 
 
 def _text(scenario: Scenario) -> float:
-    return sum(text_encoder_flops(scenario.shapes.text_encoder, tokens) for tokens in _CAPTIONS)
+    negative, positive = (
+        text_encoder_flops(scenario.shapes.text_encoder, tokens)
+        for tokens in (_NEGATIVE_TOKENS, PROMPT_TOKENS)
+    )
+    return negative + scenario.batch * positive
 
 
 def _autoencoder(scenario: Scenario, work: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inputs, prompt
+from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inputs, prompts
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
 from pixart_sigma.benchmark.inference.switches import switch_off, switch_off_in_transformer
 from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
@@ -53,7 +53,7 @@ def _step(job: Job, watch: Stopwatch) -> Compute:
 
 
 def _transformer(job: Job) -> tuple[PixArtTransformer, Tensor, Tensor, Tensor, Tensor]:
-    """The model and what goes in: latents (2, C, h, w), embeds (2, L, E), mask (2, L), timesteps (1,)."""
+    """The model and what goes in: latents (2 B, C, h, w), embeds (2 B, L, E), mask (2 B, L), timesteps (1,)."""
     model = load_transformer(job.folder / "transformer", job.dtype).to(job.device)
     switch_off_in_transformer(model, job.off)
     if job.compiled:
@@ -73,27 +73,29 @@ def _picture(job: Job, watch: Stopwatch) -> Compute:
     )
     switch_off(model, job.off)
     noise = draw_inputs(job.scenario).latents.to(job.dtype).float()
-    outputs: Outputs = {}
+    decoded: list[tuple[Tensor, Tensor]] = []
     decode_latents = model.autoencoder.decode
 
     def decode(latents: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        outputs["latents"], outputs["pixels"] = latents, decode_latents(latents, on_progress)
-        return outputs["pixels"]
+        decoded.append((latents, decode_latents(latents, on_progress)))
+        return decoded[-1][1]
 
     text_encoder = model.text_encoder
     text_encoder.encode_groups = watch.watched("text", text_encoder.encode_groups)  # type: ignore[method-assign]
     model.autoencoder.decode = watch.watched("decode", decode)  # type: ignore[method-assign]
 
     def compute() -> Outputs:
+        decoded.clear()
         model(
-            prompt(),
+            prompts(job.scenario.batch),
             height=job.scenario.side,
             width=job.scenario.side,
             num_steps=job.num_steps,
             guidance_scale=DEFAULT_GUIDANCE_SCALE,
             noise=noise,
         )
-        return outputs
+        latents, pixels = zip(*decoded, strict=True)  # picture by picture
+        return {"latents": torch.cat(latents), "pixels": torch.cat(pixels)}
 
     return compute
 
@@ -115,7 +117,7 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
 
     def compute() -> Outputs:
         # As pipelines ask: both at once.
-        (embeddings, _), (negative, _) = encoder.encode_groups([[prompt()], [""]])
+        (embeddings, _), (negative, _) = encoder.encode_groups([prompts(job.scenario.batch), [""]])
         return {"prompt": embeddings, "negative": negative}
 
     return compute

@@ -1,6 +1,6 @@
 """What is measured: the parts' shapes, sizes in pixels, and what goes in.
 
-Legend: C latent channels, h, w latents, L caption tokens, E caption channels.
+Legend: B pictures at once, C latent channels, h, w latents, L caption tokens, E caption channels.
 
 Knows nothing of how weights come about, nor of who computes.
 """
@@ -45,9 +45,10 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Some work of a pipeline of these shapes on a square picture; `side` in pixels, 0 where there is no picture.
+    """Some work of a pipeline of these shapes on square pictures; `side` in pixels, 0 where there is no picture.
 
-    heavy: a round takes minutes on a CPU; it runs there where it is asked for by name.
+    heavy: a round takes minutes on a CPU; it runs there where it is asked for by name. batch: pictures at once, each of
+    a prompt of its own, or so many prompts.
     """
 
     name: str
@@ -55,12 +56,13 @@ class Scenario:
     shapes: Shapes
     side: int = 0
     heavy: bool = False
+    batch: int = 1
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """(1, C, h, w)"""
+        """(B, C, h, w)"""
         side = self.side // LATENT_SCALE
-        return 1, self.shapes.transformer.in_channels, side, side
+        return self.batch, self.shapes.transformer.in_channels, side, side
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -123,15 +125,19 @@ TINY: dict[Suite, tuple[Scenario, ...]] = {
 """For the tests: seconds, and their figures mean nothing."""
 
 
-def choose(suite: Suite, names: list[str], device_type: str) -> list[Scenario]:
-    """Those named, or all but the tiny ones and, on a CPU, the heavy ones. Raises InvalidInput for an unknown name."""
-    if not names:
-        return [scenario for scenario in SCENARIOS[suite] if device_type != "cpu" or not scenario.heavy]
+def choose(suite: Suite, names: list[str], device_type: str, batch: int = 1) -> list[Scenario]:
+    """Those named, or all but the tiny ones and, on a CPU, the heavy ones; each with so many pictures at once.
+
+    Raises InvalidInput for an unknown name.
+    """
     known = {scenario.name: scenario for scenario in (*SCENARIOS[suite], *TINY[suite])}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    return [known[name] for name in names]
+    chosen = [known[name] for name in names] or [
+        scenario for scenario in SCENARIOS[suite] if device_type != "cpu" or not scenario.heavy
+    ]
+    return [replace(scenario, batch=batch) for scenario in chosen]
 
 
 def with_fewer_text_layers(scenario: Scenario) -> Scenario:
@@ -141,17 +147,21 @@ def with_fewer_text_layers(scenario: Scenario) -> Scenario:
     return replace(scenario, shapes=replace(scenario.shapes, text_encoder=text_encoder))
 
 
-def prompt() -> str:
-    """As many words as make `PROMPT_TOKENS` with the end token; the random pipeline's tokenizer has a token a word."""
-    return " ".join(f"w{index}" for index in range(PROMPT_TOKENS - 1))
+def prompts(batch: int) -> list[str]:
+    """As many words as make `PROMPT_TOKENS` with the end token, each time in another order.
+
+    The random pipeline's tokenizer has a token a word.
+    """
+    words = PROMPT_TOKENS - 1
+    return [" ".join(f"w{(index + picture) % words}" for index in range(words)) for picture in range(batch)]
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What goes in, the same every time, float32 on the CPU.
 
-    latents (1, C, h, w), of unit variance: noise too; pixels (1, 3, H, W) in -1 … 1; embeds (2, L, E), the negative
-    caption's first, zero where mask (2, L) is False.
+    latents (B, C, h, w), of unit variance: noise too; pixels (B, 3, H, W) in -1 … 1; embeds (2 B, L, E), the negative
+    caption's first, B times, zero where mask (2 B, L) is False.
     """
 
     latents: Tensor
@@ -161,15 +171,17 @@ class Inputs:
 
 
 def draw_inputs(scenario: Scenario) -> Inputs:
-    """Latents, a picture, and a caption beside an empty one, which is its end token alone."""
+    """Latents, pictures, and captions beside the empty one, which is its end token alone."""
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.tensor([1, PROMPT_TOKENS])
+    batch = scenario.batch
+    lengths = torch.tensor([1, PROMPT_TOKENS]).repeat_interleave(batch)
     mask = torch.arange(SIGMA_CAPTION_LENGTH) < lengths[:, None]
     channels = scenario.shapes.transformer.caption_channels
-    embeds = torch.randn(2, SIGMA_CAPTION_LENGTH, channels, generator=generator)
+    drawn = torch.randn(1 + batch, SIGMA_CAPTION_LENGTH, channels, generator=generator)
+    embeds = torch.cat([drawn[:1].expand(batch, -1, -1), drawn[1:]])
     return Inputs(
         latents=torch.randn(scenario.latent_shape, generator=generator),
-        pixels=torch.rand(1, 3, scenario.side, scenario.side, generator=generator) * 2 - 1,
+        pixels=torch.rand(batch, 3, scenario.side, scenario.side, generator=generator) * 2 - 1,
         embeds=embeds * mask[..., None],
         mask=mask,
     )

@@ -118,10 +118,13 @@ def _project_captions_at_every_step(model: PixArtTransformer) -> None:
         latents: Tensor, captions: Captions, timesteps: Timesteps, kept_tokens: Tensor | None = None
     ) -> Tensor:
         nonlocal used
+        if used:  # at the first step what was prepared is still new
+            # Sampling prepares the prompts and then the negative one, puts that first, and repeats it for each picture.
+            rows = len(latents) // len(given)
+            anew = [prepare(*each) for each in reversed(given)]
+            captions = Captions.concat([each.repeat(rows // len(each)) for each in anew])
         used = True
-        # Sampling prepares the prompt and then the negative one, and puts the negative one first.
-        anew = Captions.concat([prepare(*each) for each in reversed(given)])
-        return forward(latents, anew, timesteps, kept_tokens)
+        return forward(latents, captions, timesteps, kept_tokens)
 
     model.prepare_captions = remember  # type: ignore[method-assign]
     model.forward = forward_anew  # type: ignore[method-assign]

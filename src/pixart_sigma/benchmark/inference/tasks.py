@@ -46,6 +46,7 @@ class Setting:
         arguments = {
             "suite": self.suite,
             "scenario": self.scenario.name,
+            "batch": self.scenario.batch,
             "work": self.work or self.scenario.work,
             "side": side,
             "folder": str(folder),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, TIMESTEP, Work, draw_inputs, prompt
+from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, TIMESTEP, Work, draw_inputs, prompts
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
 from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
 from pixart_sigma.pipeline.samplers import DEFAULT_GUIDANCE_SCALE
@@ -36,7 +36,7 @@ def _forward(job: Job, watch: Stopwatch) -> Compute:
     inputs = draw_inputs(job.scenario)
     latents = inputs.latents.to(job.device, job.dtype).repeat(2, 1, 1, 1)
     embeds, mask = inputs.embeds.to(job.device, job.dtype), inputs.mask.to(job.device).long()
-    timesteps = torch.full((2,), TIMESTEP, device=job.device)
+    timesteps = torch.full((len(latents),), TIMESTEP, device=job.device)
     if job.compiled:
         model.compile()
     forward = watch.watched("forward", model)
@@ -78,7 +78,7 @@ def _picture(job: Job, watch: Stopwatch) -> Compute:
 
     def compute() -> Outputs:
         pipeline(
-            prompt(),
+            prompts(job.scenario.batch),
             height=job.scenario.side,
             width=job.scenario.side,
             num_inference_steps=job.num_steps,
@@ -112,7 +112,7 @@ def _autoencoder(job: Job) -> tuple[Any, float]:
 
 
 def _text(job: Job, watch: Stopwatch) -> Compute:
-    """Through the pipeline's own method; it calls the tokenizer and the encoder once for each of the two."""
+    """Through the pipeline's own method: tokenizer and encoder for the prompts, then for as many empty ones."""
     from diffusers import PixArtSigmaPipeline
     from transformers import AutoTokenizer, T5EncoderModel
 
@@ -126,9 +126,9 @@ def _text(job: Job, watch: Stopwatch) -> Compute:
 
     def compute() -> Outputs:
         embeds, _, negative, _ = pipeline.encode_prompt(
-            prompt(), True, negative_prompt="", device=job.device, clean_caption=False
+            prompts(job.scenario.batch), True, negative_prompt="", device=job.device, clean_caption=False
         )
-        return {"prompt": embeds[:, :PROMPT_TOKENS], "negative": negative[:, :1]}
+        return {"prompt": embeds[:, :PROMPT_TOKENS], "negative": negative[:1, :1]}
 
     return compute
 

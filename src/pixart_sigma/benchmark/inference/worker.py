@@ -68,7 +68,7 @@ def _side(arguments: Arguments) -> ModuleType:
 
 
 def _scenario(arguments: Arguments) -> Scenario:
-    (scenario,) = choose(arguments["suite"], [arguments["scenario"]], arguments["device"])
+    (scenario,) = choose(arguments["suite"], [arguments["scenario"]], arguments["device"], arguments["batch"])
     return replace(scenario, work=arguments["work"])
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixart_sigma.allocator import keep_freed_memory
-from pixart_sigma.benchmark.inference.scenarios import prompt
+from pixart_sigma.benchmark.inference.scenarios import prompts
 from pixart_sigma.benchmark.memory.scenarios import Scenario, Way, choose
 from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
 from pixart_sigma.encoders.autoencoder import Autoencoder
@@ -71,7 +71,7 @@ def _text(scenario: Scenario, way: Way, folder: Path | None, device: torch.devic
     assert folder is not None
     assert way.text_hold is not None
     encoder = TextEncoder.from_pretrained(folder, DTYPES[scenario.dtype], held=way.text_hold, device=device)
-    embeddings, _ = encoder.encode([prompt()])
+    embeddings, _ = encoder.encode(prompts(1))
     return {"embeddings": embeddings.float()}, None
 
 
@@ -111,7 +111,7 @@ def _autoencoder_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
 
 def _picture(scenario: Scenario, way: Way, folder: Path | None, device: torch.device, num_steps: int) -> Done:
     request = Request(
-        (prompt() if folder is not None else "a red house by a lake",),
+        (prompts(1)[0] if folder is not None else "a red house by a lake",),
         height=scenario.size[0],
         width=scenario.size[1],
         num_steps=num_steps,

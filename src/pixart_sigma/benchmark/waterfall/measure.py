@@ -1,9 +1,9 @@
 """Suites pipeline-waterfall and transformer-waterfall: a chain of rows, each beside the row before it.
 
 The first row is diffusers, the second ours with everything off that can be switched off, and each further one has one
-optimisation more; the last is the library as it is. The first two differ in whose code they are, not in what the
-allocator does with freed memory. Two processes at a time, in turns, so that what slows the machine slows both,
-and each row's outputs have passed the equality gate against diffusers'.
+optimisation more, up to the library as it is; if asked for, that one compiled comes last. The first two differ in whose
+code they are, not in what the allocator does with freed memory. Two processes at a time, in turns, so that what slows
+the machine slows both, and each row's outputs have passed the equality gate against diffusers'.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -23,7 +23,7 @@ from pixart_sigma.benchmark.inference.scenarios import Scenario, Work
 from pixart_sigma.benchmark.inference.switches import KEPT_MEMORY, SWITCHES
 from pixart_sigma.benchmark.inference.tasks import OURS, THEIRS, Setting, Side
 from pixart_sigma.benchmark.outcome import Say
-from pixart_sigma.benchmark.processes import started, take_turns
+from pixart_sigma.benchmark.processes import Worker, started, take_turns
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.errors import MissingDependency, PixArtSigmaError
 from pixart_sigma.pipeline.device import DTYPES
@@ -32,18 +32,27 @@ Suite = Literal["transformer", "pipeline"]
 WORKS: dict[Suite, Work] = {"transformer": "step", "pipeline": "picture"}
 """A step of many: in a single forward pass whatever is done once a prompt would count as if it were done each time."""
 EVERYTHING_OFF = "everything that can be switched off"
-Link = tuple[str, Side, tuple[str, ...]]
-"""A row's name, whose it is, and what is switched off in it; of diffusers, what is the process's alone."""
+COMPILED = "+ blocks compiled"
 
 
-def links(work: Work) -> list[Link]:
+class Link(NamedTuple):
+    """A row: its name, whose it is, and what is switched off in it; of diffusers, what is the process's alone."""
+
+    name: str
+    side: Side
+    off: tuple[str, ...]
+    compiled: bool = False
+
+
+def links(work: Work, compiled: bool = False) -> list[Link]:
     """The rows of a kind of work, in their order."""
     names = [name for name, works in SWITCHES.items() if work in works]
     ours = [EVERYTHING_OFF, *(f"+ {name}" for name in names)]
     return [
         # Beside a row of ours whose process does not keep freed memory, theirs must not either.
-        (THEIRS, THEIRS, (KEPT_MEMORY,)),
-        *((label, OURS, tuple(names[switched_on:])) for switched_on, label in enumerate(ours)),
+        Link(THEIRS, THEIRS, (KEPT_MEMORY,)),
+        *(Link(label, OURS, tuple(names[switched_on:])) for switched_on, label in enumerate(ours)),
+        *[Link(COMPILED, OURS, (), compiled=True)] * compiled,
     ]
 
 
@@ -54,6 +63,7 @@ def measure_waterfall(
     device: torch.device,
     rounds: int,
     num_steps: int,
+    compiled: bool,
     say: Say,
 ) -> Iterator[Row]:
     """A chain for each scenario in each dtype, again after every link; `say` is told what is going on.
@@ -62,11 +72,13 @@ def measure_waterfall(
     """
     for scenario, dtype, folder, text_layers in provided(scenarios, dtypes, device, say):
         setting = Setting(suite, scenario, dtype, device, num_steps, WORKS[suite])
-        for row in measure_chain(setting, rounds, folder, say):
+        for row in measure_chain(setting, links(WORKS[suite], compiled), rounds, folder, say):
             yield row | {"text_layers": text_layers}
 
 
-def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Iterator[Row]:
+def measure_chain(
+    setting: Setting, all_links: Sequence[Link], rounds: int, folder: Path, say: Say
+) -> Iterator[Row]:
     """The rows of a scenario so far, after each of them.
 
     Each link holds the seconds of its row and of the row before it, by round. `next`: the row that is still to come,
@@ -80,12 +92,19 @@ def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Iter
         "next": None,
     }
     named = f"{setting.scenario.name} in {setting.dtype}"
-    all_links = links(setting.work or setting.scenario.work)
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{number}.safetensors" for number in range(len(all_links))]
+        compiled_in = Path(place) / "compiled"
         tasks = [
-            setting.task(name, side, folder, file, off=off)
-            for (name, side, off), file in zip(all_links, files, strict=True)
+            setting.task(
+                link.name,
+                link.side,
+                folder,
+                file,
+                off=link.off,
+                compiled_in=compiled_in if link.compiled else None,
+            )
+            for link, file in zip(all_links, files, strict=True)
         ]
         try:
             for number in range(1, len(tasks)):
@@ -98,9 +117,8 @@ def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Iter
                     say(f"{named}: {described(verdict)}; {rounds} rounds")
                     take_turns([before, worker], rounds)
                 if number == 1:
-                    chain.append(_link(before.name, before.seconds, before.memory))
-                link = _link(name, worker.seconds, worker.memory)
-                chain.append(link | {"before": before.seconds, "gate": asdict(verdict)})
+                    chain.append(_figures(before))
+                chain.append(_figures(worker) | {"before": before.seconds, "gate": asdict(verdict)})
                 following = tasks[number + 1].name if number + 1 < len(tasks) else None
                 yield row | {"links": list(chain), "next": following}
         except MissingDependency:
@@ -110,5 +128,11 @@ def measure_chain(setting: Setting, rounds: int, folder: Path, say: Say) -> Iter
             yield row | {"links": chain, "failed": str(error)}
 
 
-def _link(name: str, seconds: Sequence[float], peak_bytes: int | None) -> dict[str, Any]:
-    return {"name": name, "seconds": list(seconds), "peak_bytes": peak_bytes, "before": None, "gate": None}
+def _figures(worker: Worker) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "seconds": worker.seconds,
+        "peak_bytes": worker.memory,
+        "before": None,
+        "gate": None,
+    }

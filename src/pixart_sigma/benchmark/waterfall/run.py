@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pixart_sigma.benchmark.figures import collect, render
 from pixart_sigma.benchmark.inference.scenarios import choose
-from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds, chosen_dtypes
+from pixart_sigma.benchmark.outcome import Outcome, Output, Say, checked_options, chosen_dtypes
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.waterfall.measure import Suite, measure_waterfall
+from pixart_sigma.pipeline.compiler import check_compiler
 from pixart_sigma.pipeline.device import resolve_device
-from pixart_sigma.pipeline.request import Request
 
 
 def run_waterfall(
@@ -21,23 +20,24 @@ def run_waterfall(
     device: str,
     rounds: int,
     num_steps: int | None,
+    batch: int,
+    compiled: bool,
     output: Output,
     say: Say,
 ) -> Outcome:
     """The waterfall of a suite. scenarios, dtypes: names; none: all, but for heavy scenarios on a CPU.
 
-    num_steps: of a picture, for suite pipeline. Raises InvalidInput for unknown names and for numbers out of range.
+    num_steps: of a picture, for suite pipeline. batch: pictures at once. compiled: a last row with compiled blocks.
+    Raises InvalidInput for unknown names and for numbers out of range, MissingDependency where nothing can be compiled.
     """
-    check_rounds(rounds)
+    options = checked_options(rounds, num_steps, batch)
     where = resolve_device(device)
-    chosen = choose(suite, list(scenarios), where.type)
+    chosen = choose(suite, list(scenarios), where.type, batch)
     precisions = chosen_dtypes(list(dtypes))
-    options: dict[str, Any] = {"rounds": rounds}
-    if num_steps is not None:
-        Request(("a prompt",), num_steps=num_steps)  # which knows the rule
-        options["steps"] = num_steps
+    if compiled:
+        check_compiler()
     chains: dict[tuple[str, str], Row] = {}
-    for row in measure_waterfall(suite, chosen, precisions, where, rounds, num_steps or 1, say):
+    for row in measure_waterfall(suite, chosen, precisions, where, rounds, num_steps or 1, compiled, say):
         chains[row["scenario"], row["dtype"]] = row
         rows = list(chains.values())
         figures = collect(f"{suite}-waterfall", where, options, rows)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from pixart_sigma.cli.benchmark.options import (
+    Batch,
     Compile,
     Device,
     Dtypes,
@@ -18,7 +19,6 @@ from pixart_sigma.cli.benchmark.options import (
     conclude,
     say,
 )
-from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.samplers import DEFAULT_STEPS
 
 if TYPE_CHECKING:
@@ -32,13 +32,26 @@ def time_pipeline(
     device: Device = "auto",
     rounds: Rounds = 7,
     steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = DEFAULT_STEPS,
+    batch: Batch = 1,
     compile_: Compile = False,
     waterfall: Waterfall = False,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
     """A picture from its prompt, beside diffusers' pipeline, by stage."""
-    _run("pipeline", scenario, dtype, device, rounds, steps, json_file, markdown_file, compile_, waterfall)
+    _run(
+        "pipeline",
+        scenario,
+        dtype,
+        device,
+        rounds,
+        steps,
+        batch,
+        json_file,
+        markdown_file,
+        compile_,
+        waterfall,
+    )
 
 
 def time_transformer(
@@ -46,13 +59,26 @@ def time_transformer(
     dtype: Dtypes = None,
     device: Device = "auto",
     rounds: Rounds = 7,
+    batch: Batch = 1,
     compile_: Compile = False,
     waterfall: Waterfall = False,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
     """XL/2's forward pass with guidance, beside diffusers' transformer."""
-    _run("transformer", scenario, dtype, device, rounds, None, json_file, markdown_file, compile_, waterfall)
+    _run(
+        "transformer",
+        scenario,
+        dtype,
+        device,
+        rounds,
+        None,
+        batch,
+        json_file,
+        markdown_file,
+        compile_,
+        waterfall,
+    )
 
 
 def _plain(suite: "Suite", explanation: str) -> Callable[..., None]:
@@ -63,10 +89,11 @@ def _plain(suite: "Suite", explanation: str) -> Callable[..., None]:
         dtype: Dtypes = None,
         device: Device = "auto",
         rounds: Rounds = 7,
+        batch: Batch = 1,
         json_file: JsonFile = None,
         markdown_file: MarkdownFile = None,
     ) -> None:
-        _run(suite, scenario, dtype, device, rounds, None, json_file, markdown_file)
+        _run(suite, scenario, dtype, device, rounds, None, batch, json_file, markdown_file)
 
     command.__doc__ = explanation
     return command
@@ -83,13 +110,12 @@ def _run(
     device: str,
     rounds: int,
     num_steps: int | None,
+    batch: int,
     json_file: Path | None,
     markdown_file: Path | None,
     compiled: bool = False,
     waterfall: bool = False,
 ) -> None:
-    if waterfall and compiled:
-        raise InvalidInput("--compile is ignored with --waterfall, whose rows are eager; remove it")
     from pixart_sigma.benchmark.outcome import Output
 
     output = Output(json_file, markdown_file)
@@ -98,8 +124,9 @@ def _run(
         from pixart_sigma.benchmark.waterfall.run import run_waterfall
 
         # Only suites that have one offer it.
-        conclude(run_waterfall(cast("WaterfallSuite", suite), *names, device, rounds, num_steps, output, say))
+        chosen = cast("WaterfallSuite", suite)
+        conclude(run_waterfall(chosen, *names, device, rounds, num_steps, batch, compiled, output, say))
         return
     from pixart_sigma.benchmark.run import run_inference
 
-    conclude(run_inference(suite, *names, device, rounds, num_steps, compiled, output, say))
+    conclude(run_inference(suite, *names, device, rounds, num_steps, batch, compiled, output, say))

@@ -26,8 +26,12 @@ Rounds = Annotated[int, typer.Option(help="Timed runs of each row; their median 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write the table to this file too.")]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Also time both sides compiled, and their compilation.")
+    bool,
+    typer.Option(
+        "--compile", help="Also time both sides compiled, and their compilation; of a waterfall, a last row."
+    ),
 ]
+Batch = Annotated[int, typer.Option(help="Pictures at once, each of a prompt of its own.")]
 Waterfall = Annotated[
     bool,
     typer.Option(
