@@ -44,15 +44,17 @@ class Suite:
 
 
 # Most of the time goes into starting processes, about ten seconds each. Suite ablations starts twelve a scenario; it is
-# left to those who have longer, and so is fp32. Suite memory also writes and reads ten gigabytes of weights.
+# left to those who have longer, and so are fp32 and compiled pictures. Suite memory also writes and reads ten gigabytes
+# of weights.
 SUITES = (
-    Suite("transformer", 75, options=("--dtype", "bfloat16")),
-    Suite("pipeline", 140, options=("--dtype", "bfloat16", "--rounds", "5")),
-    Suite("vae", 50, ("decode-512", "encode-512"), ("--dtype", "bfloat16")),
-    Suite("text-encoder", 70, options=("--dtype", "bfloat16")),
-    Suite("train-step", 85),
-    Suite("plan", 30, ("xl-512",)),
-    Suite("attention", 25, None),
+    Suite("transformer", 120, ("xl-256", "xl-1024"), ("--dtype", "bfloat16", "--compile")),
+    Suite("pipeline", 120, options=("--dtype", "bfloat16", "--rounds", "5")),
+    Suite("kv-compression", 60, ("xl-2k", "xl-4k"), ("--dtype", "bfloat16", "--rounds", "3")),
+    Suite("vae", 35, ("decode-512",), ("--dtype", "bfloat16")),
+    Suite("text-encoder", 45, options=("--dtype", "bfloat16", "--rounds", "5")),
+    Suite("train-step", 55),
+    Suite("plan", 20, ("xl-512",)),
+    Suite("attention", 15, None),
     Suite("memory", 95, ("staged-1024", "picture-4k")),
 )
 

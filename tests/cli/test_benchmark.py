@@ -100,21 +100,41 @@ def test_shortcuts_are_measured_on_what_evaluate_takes(
     calls: list[tuple[object, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = Output(tmp_path / "x.json", tmp_path / "x.md")
-    words = ["--scenario", "int8", "--size", "64x48", "--steps", "8", "--device", "cpu", "--rounds", "3"]
+    schedule = tmp_path / "mine.toml"
+    words = [
+        "--scenario",
+        "int8",
+        "--schedule",
+        str(schedule),
+        "--size",
+        "64x48",
+        "--steps",
+        "8",
+        "--device",
+        "cpu",
+        "--rounds",
+        "3",
+    ]
     words += ["--json", str(output.json_file), "--markdown", str(output.markdown_file)]
     pictures = tmp_path / "pictures"
     assert app.run(["benchmark", "shortcuts", "-o", str(pictures), "--num", "7", *words]) == 0
     prompts = evenly(pocket_prompts(), 7)
     request = EvaluationRequest("pocket", prompts, pictures, (48, 64), 8, device="cpu")
-    assert calls == [(["int8"], request, 3, output)]
+    assert calls == [(["int8"], [schedule], request, 3, output)]
 
     assert app.run(["benchmark", "shortcuts", "-o", str(pictures)]) == 0
-    assert calls[1] == ((), EvaluationRequest("pocket", evenly(pocket_prompts(), 100), pictures), 7, Output())
+    assert calls[1] == (
+        (),
+        (),
+        EvaluationRequest("pocket", evenly(pocket_prompts(), 100), pictures),
+        7,
+        Output(),
+    )
 
     file = tmp_path / "prompts.txt"
     file.write_text("a red house\n", "utf-8")
     assert app.run(["benchmark", "shortcuts", "-o", str(pictures), "--prompts", str(file)]) == 0
-    assert calls[2][1] == EvaluationRequest("pocket", find_prompts(str(file)), pictures)
+    assert calls[2][2] == EvaluationRequest("pocket", find_prompts(str(file)), pictures)
 
     assert app.run(["benchmark", "shortcuts"]) == 2
     assert "Missing option '--output'" in capsys.readouterr().err

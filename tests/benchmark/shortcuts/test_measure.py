@@ -85,7 +85,7 @@ def test_pictures_are_those_of_the_library_and_say_what_was_left_out(
     output = tmp_path / "out"
     names = ["together", "int8", "kv-2x2"]
     outcome = suites.run_shortcuts(
-        names, request(tiny_folder, output, plain_prompts), 1, Output(tmp_path / "x.json"), silent
+        names, [], request(tiny_folder, output, plain_prompts), 1, Output(tmp_path / "x.json"), silent
     )
     assert outcome.failures == ()
     figures = json.loads((tmp_path / "x.json").read_text("utf-8"))
@@ -120,11 +120,11 @@ def test_pictures_that_are_there_are_kept(
 ) -> None:
     lines: list[str] = []
     asked = request(tiny_folder, tmp_path / "out", plain_prompts)
-    suites.run_shortcuts(["reuse-2"], asked, 1, Output(), lines.append)
+    suites.run_shortcuts(["reuse-2"], [], asked, 1, Output(), lines.append)
     assert "reuse-2: 2 of 2 pictures to make" in lines
     (tmp_path / "out" / "reuse-2" / "images" / "00002.png").unlink()
     lines.clear()
-    suites.run_shortcuts(["reuse-2", "reuse-3"], asked, 1, Output(), lines.append)
+    suites.run_shortcuts(["reuse-2", "reuse-3"], [], asked, 1, Output(), lines.append)
     told = [line for line in lines if line.endswith("to make")]
     assert told == [
         "exact: 0 of 2 pictures to make",
@@ -141,7 +141,7 @@ def test_a_row_that_fails_has_its_reason_and_the_others_their_figures(
 
     monkeypatch.setattr("pixart_sigma.pipeline.parts.check_int8_device", refuse)
     asked = request(tiny_folder, tmp_path / "out", plain_prompts)
-    outcome = suites.run_shortcuts(["int8", "reuse-2"], asked, 1, Output(), silent)
+    outcome = suites.run_shortcuts(["int8", "reuse-2"], [], asked, 1, Output(), silent)
     assert outcome.failures == ("int8: int8 does not run here",)
     assert "| int8 | failed: int8 does not run here |" in outcome.text
     assert "| reuse-2 | --reuse-blocks 2 |" in outcome.text
@@ -153,7 +153,7 @@ def test_prompts_of_the_drawn_world_are_judged(
 ) -> None:
     monkeypatch.setattr(suites, "measure_shortcuts", partial(measure_shortcuts, num_drawn=8))
     asked, output = request(tiny_folder, tmp_path / "out"), Output(tmp_path / "x.json")
-    outcome = suites.run_shortcuts(["reuse-2"], asked, 1, output, silent)
+    outcome = suites.run_shortcuts(["reuse-2"], [], asked, 1, output, silent)
     exact, row = json.loads((tmp_path / "x.json").read_text("utf-8"))["rows"]
     assert exact["adherence"]["estimate"] == row["adherence"]["estimate"] == 0  # nobody knows such pictures
     assert row["adherence_change"]["estimate"] == 0
@@ -166,9 +166,9 @@ def test_prompts_of_the_drawn_world_are_judged(
 def test_too_few_steps_are_refused_before_any_work(tiny_folder: Path, tmp_path: Path) -> None:
     asked = request(tiny_folder, tmp_path / "out", num_steps=2)
     with pytest.raises(InvalidInput, match="2 steps are too few"):
-        suites.run_shortcuts([], asked, 1, Output(), silent)
+        suites.run_shortcuts([], [], asked, 1, Output(), silent)
     with pytest.raises(InvalidInput, match="rounds is 0"):
-        suites.run_shortcuts([], asked, 0, Output(), silent)
+        suites.run_shortcuts([], [], asked, 0, Output(), silent)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pixart_sigma.benchmark.shortcuts.scenarios import EXACT, choose, scenarios
@@ -50,14 +52,33 @@ def test_the_fewest_steps_leave_something_out_of_each() -> None:
 
 
 def test_those_named_or_all_that_fit() -> None:
-    assert [scenario.name for scenario in choose(["int8", "reuse-2"], 20, True)] == ["int8", "reuse-2"]
-    assert choose([], 20, True) == scenarios(20)
-    unguided = [scenario.name for scenario in choose([], 20, False)]
+    assert [scenario.name for scenario in choose(["int8", "reuse-2"], [], 20, True)] == ["int8", "reuse-2"]
+    assert choose([], [], 20, True) == scenarios(20)
+    unguided = [scenario.name for scenario in choose([], [], 20, False)]
     assert "reuse-2" in unguided
     assert not {"interval-middle", "interval-beginning", "together"} & set(unguided)
     with pytest.raises(
         InvalidInput, match=r"unknown scenario 'magic'; one of kv-1x2, .*together \(--scenario\)"
     ):
-        choose(["magic"], 20, True)
+        choose(["magic"], [], 20, True)
     with pytest.raises(InvalidInput, match="needs guidance"):
-        choose(["together"], 20, False)
+        choose(["together"], [], 20, False)
+
+
+def test_a_schedule_is_one_more_row(tmp_path: Path) -> None:
+    file = tmp_path / "alternating.toml"
+    rows = ", ".join(["'11'"] + ["'10'", "'01'"] * 2)
+    file.write_text(f"self_attention = [{rows}]\ncross_attention = [{rows}]\nmlp = [{rows}]\n", "utf-8")
+    *others, last = choose([], [file], 5, True)
+    assert others == scenarios(5)
+    assert last.name == "alternating"
+    assert last.shortcuts == parse_shortcuts(None, None, str(file))
+    assert last.options.startswith("--reuse-blocks alternating.toml (")
+    assert choose(["int8"], [file], 5, False) == [others[-2], last]
+    with pytest.raises(InvalidInput, match="is for 5 steps, not 20"):
+        choose([], [file], 20, True)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        choose([], [tmp_path / "none.toml"], 5, True)
+    taken = file.rename(tmp_path / "exact.toml")
+    with pytest.raises(InvalidInput, match="has the name of another row, exact; rename the file"):
+        choose([], [taken], 5, True)

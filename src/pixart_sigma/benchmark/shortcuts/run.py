@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.figures import collect, render
@@ -19,15 +20,21 @@ from pixart_sigma.weights.folder import base_resolution
 
 
 def run_shortcuts(
-    scenarios: Sequence[str], request: EvaluationRequest, rounds: int, output: Output, say: Say
+    scenarios: Sequence[str],
+    schedules: Sequence[Path],
+    request: EvaluationRequest,
+    rounds: int,
+    output: Output,
+    say: Say,
 ) -> Outcome:
-    """Run suite shortcuts. scenarios: names; none: all. Its pictures are in request.output, and kept.
+    """Run suite shortcuts. scenarios: names; none: all. schedules: files of such, each in a row of its own.
 
-    Raises InvalidInput for unknown names, for no rounds, and for fewer steps than shortcuts need.
+    Its pictures are in request.output, and kept. Raises InvalidInput for unknown names, for no rounds, for fewer steps
+    than shortcuts need, and for schedules that do not fit the steps.
     """
     check_rounds(rounds)
     asked = one_picture(request)
-    chosen = choose(list(scenarios), asked.num_steps, asked.guidance_scale > 1)
+    chosen = choose(list(scenarios), schedules, asked.num_steps, asked.guidance_scale > 1)
     where = resolve_device(request.device)
     keep_freed_memory()
     options = {

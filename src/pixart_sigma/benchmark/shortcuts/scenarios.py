@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
-from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts
+from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts, read_schedule
 
 FEWEST_STEPS = 4
 """A quarter of them is a step, and reuse over three of them still leaves something out."""
@@ -56,17 +58,26 @@ def scenarios(num_steps: int) -> list[Scenario]:
     ]
 
 
-def choose(names: list[str], num_steps: int, guided: bool) -> list[Scenario]:
+def choose(names: list[str], schedules: Sequence[Path], num_steps: int, guided: bool) -> list[Scenario]:
     """Those named, or all that such a sampling has: without guidance there is no interval to leave it out of.
 
-    Raises InvalidInput for an unknown name, for too few steps, and for what was named and does not fit.
+    schedules: files, see `read_schedule`; each is one more, named as its file. Raises InvalidInput for an unknown name,
+    for too few steps, for what was named and does not fit, and for schedules that cannot be read or have a name that is
+    there.
     """
     known = {scenario.name: scenario for scenario in scenarios(num_steps)}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    for name in names:
-        known[name].shortcuts.check(num_steps, guided)
-    return [known[name] for name in names] or [
+    chosen = [known[name] for name in names] or [
         scenario for scenario in known.values() if guided or scenario.shortcuts.guidance_interval is None
     ]
+    taken = {EXACT.name, *known}
+    for path in schedules:
+        if path.stem in taken:
+            raise InvalidInput(f"schedule {path} has the name of another row, {path.stem}; rename the file")
+        taken.add(path.stem)
+        chosen.append(Scenario(path.stem, Shortcuts(reuse_blocks=read_schedule(path))))
+    for scenario in chosen:
+        scenario.shortcuts.check(num_steps, guided)
+    return chosen

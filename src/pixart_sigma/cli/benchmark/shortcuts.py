@@ -26,6 +26,12 @@ def measure_shortcuts(
         Path, typer.Option("--output", "-o", help="Folder; pictures that are there already are kept.")
     ],
     scenario: Scenarios = None,
+    schedule: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="A schedule as --reuse-blocks takes it, as one more row; may be repeated."
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -75,4 +81,5 @@ def measure_shortcuts(
     from pixart_sigma.benchmark.outcome import Output
     from pixart_sigma.benchmark.shortcuts.run import run_shortcuts
 
-    conclude(run_shortcuts(scenario or (), request, rounds, Output(json_file, markdown_file), say))
+    output = Output(json_file, markdown_file)
+    conclude(run_shortcuts(scenario or (), schedule or (), request, rounds, output, say))
