@@ -359,6 +359,7 @@ def test_parts_are_taken_from_components(tiny_folder: Path, tmp_path: Path) -> N
         with Image.open(output) as image:
             pixels.append(image.tobytes())
             assert image.text["model"] == {"whole": "tiny", "parts": "mine"}[name]
+            assert image.text.get("components") == {"whole": None, "parts": "tiny"}[name]
     assert pixels[0] == pixels[1]
 
 

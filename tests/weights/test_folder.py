@@ -154,6 +154,7 @@ def test_a_name_tells_the_base_where_the_file_does_not(tmp_path: Path) -> None:
 
 def test_a_revision_belongs_to_the_models_repository(hub: Fetched, tiny_folder: Path) -> None:
     found = find_pipeline("alpha-1024", revision="v2", parts=["vae"])
+    assert found.revision == "v2"
     assert hub.asked == [("PixArt-alpha/PixArt-XL-2-1024-MS", ["vae"], "v2")]
     assert caption_length(found) == 120
     find_pipeline("owner/name", revision="v3")

@@ -36,6 +36,10 @@ def write_pictures(result: "Result", request: Request, setup: "Setup", paths: li
 def _departures(request: Request, setup: "Setup", result: "Result") -> dict[str, str]:
     """What makes the picture another than the model alone would; how memory was saved exactly is none of it."""
     departures = {}
+    if setup.folders.components is not None:
+        departures["components"] = setup.folders.components
+    if setup.folders.revision is not None:
+        departures["revision"] = setup.folders.revision
     if request.compression is not None:
         departures["kv_compression"] = str(request.compression)
     departures |= request.shortcuts.described()

@@ -35,13 +35,16 @@ class PipelineFolders:
 
     name: "pocket", "sigma-512", a Hub id, or the folder's or file's own name. folders: a part → the pipeline folder
     that contains folder/part. release: what the catalogue says of the model, or None. bare_transformer: the
-    transformer where it is in no pipeline folder, but a file or a folder of its own.
+    transformer where it is in no pipeline folder, but a file or a folder of its own. components: the name of whoever
+    lent parts, and revision: the one that was asked for, or None.
     """
 
     name: str
     folders: Mapping[str, Path]
     release: Release | None = None
     bare_transformer: Path | None = None
+    components: str | None = None
+    revision: str | None = None
 
     def __getitem__(self, part: str) -> Path:
         """The pipeline folder with that part. Raises WeightsError if none has it."""
@@ -106,7 +109,8 @@ def find_pipeline(
         source = f"{model} and its components {lender}" if lender is not None else f"{model}"
         kind = "model folder" if Path(model).is_dir() else "model"
         raise WeightsError(f"{kind} {source} lacks {', '.join(nowhere)}; {_REMEDY}")
-    return PipelineFolders(own.name, MappingProxyType(folders), own.release, bare)
+    lent = sources[-1].name if lender is not None else None
+    return PipelineFolders(own.name, MappingProxyType(folders), own.release, bare, lent, revision)
 
 
 def _with_fellows(parts: Collection[str]) -> list[str]:
