@@ -86,6 +86,7 @@ def test_without_time_left_a_suite_says_so(
 def test_the_suites_exist_and_fit_into_ten_minutes(script: ModuleType) -> None:
     import typer.main
 
+    from pixart_sigma.benchmark.growth import scenarios as growth
     from pixart_sigma.benchmark.inference import scenarios as inference
     from pixart_sigma.benchmark.memory import scenarios as memory
     from pixart_sigma.benchmark.training import scenarios as training
@@ -97,6 +98,8 @@ def test_the_suites_exist_and_fit_into_ten_minutes(script: ModuleType) -> None:
         names = list(suite.scenarios or ())
         if suite.name in inference.SCENARIOS:
             inference.choose(suite.name, names, "cuda")
+        elif suite.name in growth.SCENARIOS:
+            growth.choose(suite.name, names, "cuda")
         elif suite.name == "memory":
             assert set(memory.choose(names, "cuda")) <= set(memory.choose([], "cuda"))
         else:
