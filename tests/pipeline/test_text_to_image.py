@@ -9,9 +9,10 @@ import torch
 
 from comparison import relative_error
 from pixart_sigma.diffusion.sampling import Step
-from pixart_sigma.errors import InvalidInput, WeightsError
+from pixart_sigma.errors import InvalidInput, MissingDependency, WeightsError
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.transformer import PixArtTransformer
+from pixart_sigma.pipeline.compiler import check_compiler
 from pixart_sigma.pipeline.images import to_image
 from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
@@ -235,12 +236,15 @@ def test_a_compiled_model_stays_so_with_compression(
         TextToImage.from_pretrained(tiny_folder, compiled=True, transformer=model.transformer)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # by inductor itself
-@pytest.mark.parametrize("window", [None, (2, 2)])
+@pytest.mark.parametrize("window", [pytest.param(None, marks=pytest.mark.slow), (2, 2)])
 def test_a_compiled_model_makes_the_same_pictures(
     window: tuple[int, int] | None, tiny_folder: Path, model: TextToImage
 ) -> None:
+    try:
+        check_compiler()
+    except MissingDependency as error:
+        pytest.skip(str(error))
     found = TextToImage.from_pretrained(tiny_folder, compiled=True)
     for height in (64, 96):
         options = SMALL | {"height": height, "kv_compression": window, "output": "latents"}
