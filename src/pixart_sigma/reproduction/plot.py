@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,32 @@ from pixart_sigma.reproduction.results import CellResult
 from pixart_sigma.reproduction.study import Study
 from pixart_sigma.reproduction.verdict import spread
 
-_DOTS_PER_INCH = 144
-_PANEL = 4.2, 3.6
+_DOTS_PER_INCH = 100
+_PANEL = 4.2, 3.2
 """Inches."""
+_PANELS_A_ROW = 3
 
 
 def plot_study(study: Study, results: Mapping[str, CellResult], file: Path) -> None:
-    """A panel a metric: curves over steps if any cell has more than one point, else a point a cell.
-
-    Bars are the standard deviation over the seeds.
+    """A panel a metric: curves over steps if any cell has more than one point, bars being the standard deviation over
+    the seeds; else a point a cell, with a grey line through the values of each seed, since a seed's cells go together.
     """
     curves = any(len(cell.values) > 1 for cell in results.values())
-    figure = _figure(len(study.metrics), _PANEL[1] + 0.25 * len(results) * curves)
-    panels = figure.subplots(1, len(study.metrics), squeeze=False)[0]
-    for axes, name in zip(panels, study.metrics, strict=True):
+    num_rows = math.ceil(len(study.metrics) / _PANELS_A_ROW)
+    figure = _figure(_PANELS_A_ROW, _PANEL[1] * num_rows + 0.2 * len(results) * curves)
+    panels = figure.subplots(num_rows, _PANELS_A_ROW, squeeze=False).flatten()
+    for number, (axes, name) in enumerate(zip(panels, study.metrics, strict=False)):
         axes.set_title(METRICS[name].heading, fontsize=9)
-        draw = _draw_curves if curves else _draw_points
-        draw(axes, results, name)
+        if curves:
+            _draw_curves(axes, results, name)
+        else:
+            _draw_points(axes, study, results, name)
+            axes.tick_params(labelleft=number % _PANELS_A_ROW == 0)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=8)
-        if axes is not panels[0] and not curves:
-            axes.tick_params(labelleft=False)
+    for axes in panels[len(study.metrics) :]:
+        axes.remove()
     if curves:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
@@ -73,11 +78,14 @@ def _draw_curves(axes: Any, results: Mapping[str, CellResult], metric: str) -> N
     axes.set_xlabel("steps", fontsize=8)
 
 
-def _draw_points(axes: Any, results: Mapping[str, CellResult], metric: str) -> None:
-    for row, cell in enumerate(results.values()):
-        values = cell.at(None)[metric]
-        found = spread(values)
-        axes.errorbar(found.mean, row, xerr=found.deviation, color="#333333", marker="o", capsize=3)
-        axes.plot(values, [row] * len(values), ".", color="#888888", markersize=4)
-    axes.set_yticks(range(len(results)), list(results))
+def _draw_points(axes: Any, study: Study, results: Mapping[str, CellResult], metric: str) -> None:
+    values = [results[cell.label].at(None)[metric] for cell in study.cells]
+    sides = [cell.stage.side for cell in study.cells]
+    for side in dict.fromkeys(sides):  # cells of two resolutions have no values in common
+        rows = [row for row, each in enumerate(sides) if each == side]
+        for seed in range(len(values[0])):
+            axes.plot([values[row][seed] for row in rows], rows, ".-", color="#bbbbbb", linewidth=0.8)
+    means = [spread(each).mean for each in values]
+    axes.plot(means, range(len(means)), "o", color="#333333", markersize=5)
+    axes.set_yticks(range(len(means)), [cell.label for cell in study.cells])
     axes.invert_yaxis()

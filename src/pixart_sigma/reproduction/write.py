@@ -1,6 +1,6 @@
 """A study's results as files: all of it as JSON, a page with the table beside the paper's own, a plot.
 
-output/STUDY/CELL.json   the values of one cell
+output/STUDY/CELL.json   the values of one cell, and the recipes that made it
 output/STUDY.json, STUDY.md, STUDY.png
 """
 
@@ -17,7 +17,7 @@ from pixart_sigma.reproduction.metric import METRICS
 from pixart_sigma.reproduction.paper import PaperTable, Value
 from pixart_sigma.reproduction.plot import plot_study
 from pixart_sigma.reproduction.results import CellResult, Cost, JudgedClaim
-from pixart_sigma.reproduction.study import Study
+from pixart_sigma.reproduction.study import Stage, Study
 from pixart_sigma.reproduction.verdict import spread
 from pixart_sigma.weights.atomic import written_whole
 
@@ -29,12 +29,13 @@ def write_study(
 ) -> Path:
     """Writes all of the files → the page's path."""
     (output / study.name).mkdir(parents=True, exist_ok=True)
-    for cell in results.values():
-        write_text(output / study.name / f"{_slug(cell.label)}.json", to_json(asdict(cell)))
+    cells = [asdict(results[cell.label]) | {"stage": described(cell.stage)} for cell in study.cells]
+    for cell in cells:
+        write_text(output / study.name / f"{_slug(cell['label'])}.json", to_json(cell))
     content = {
         "study": study.name,
         "question": study.question,
-        "cells": [asdict(cell) for cell in results.values()],
+        "cells": cells,
         "claims": [
             asdict(each.claim) | asdict(each.verdict) | {"sentence": each.sentence} for each in judged
         ],
@@ -46,6 +47,20 @@ def write_study(
     page = output / f"{study.name}.md"
     write_text(page, study_page(study, results, judged))
     return page
+
+
+def described(stage: Stage) -> dict[str, Any]:
+    """Recipe, overrides and lengths, and the same of all that it starts from, by the recipe's keys."""
+    return {
+        "name": stage.name,
+        "recipe": stage.recipe,
+        "overrides": stage.overrides,
+        "lengths": stage.lengths,
+        "inputs": {
+            key: "the pocket model" if given is None else {"steps": given.steps, **described(given.stage)}
+            for key, given in stage.inputs
+        },
+    }
 
 
 def study_page(study: Study, results: Mapping[str, CellResult], judged: Sequence[JudgedClaim]) -> str:
