@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 import pixart_sigma
 from pixart_sigma.cli.app import app, run
 from pixart_sigma.pipeline.request import Request
+from pixart_sigma.weights.folder import find_pipeline
 from tiny_lora import write_lora_file
 
 PROMPT = "a small cactus with a happy face in the desert"
@@ -361,6 +363,18 @@ def test_parts_are_taken_from_components(tiny_folder: Path, tmp_path: Path) -> N
             assert image.text["model"] == {"whole": "tiny", "parts": "mine"}[name]
             assert image.text.get("components") == {"whole": None, "parts": "tiny"}[name]
     assert pixels[0] == pixels[1]
+
+
+def test_a_picture_names_the_revision_of_its_model(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(find_pipeline(tiny_folder), revision="v2")
+    monkeypatch.setattr("pixart_sigma.cli.generate.find_pipeline", lambda *_: found)
+    output = tmp_path / "x.png"
+    options = ["--model", "owner/name", "--size", "32x32", "--steps", "1"]
+    assert run(["generate", PROMPT, "-o", str(output), *options]) == 0
+    with Image.open(output) as image:
+        assert image.text["revision"] == "v2"
 
 
 def test_everything_is_checked_before_a_model_is_fetched(

@@ -58,9 +58,9 @@ def checked_options(rounds: int, num_steps: int | None, batch: int) -> dict[str,
     check_rounds(rounds)
     if batch < 1:
         raise InvalidInput(f"batch is {batch}; it must be at least 1 (--batch 4)")
+    Request(("a prompt",) * batch, num_steps=1 if num_steps is None else num_steps)  # which knows the rules
     options = {"rounds": rounds}
     if num_steps is not None:
-        Request(("a prompt",), num_steps=num_steps)  # which knows the rule
         options["steps"] = num_steps
     if batch > 1:
         options["batch"] = batch

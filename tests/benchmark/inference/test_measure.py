@@ -140,6 +140,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
         (["tiny"], [], 0, None, 1, "rounds is 0"),
         (["tiny"], [], 1, 0, 1, "steps 0 is outside 1 to"),
         (["tiny"], [], 1, 1, 0, "batch is 0"),
+        (["tiny"], [], 1, 1, 65, "65 prompts exceed 64"),
     ):
         with pytest.raises(InvalidInput, match=message):
             run_inference(

@@ -56,6 +56,7 @@ def test_scenarios_are_chosen_by_name() -> None:
 
 
 def test_the_prompt_has_the_tokens_that_are_promised(tiny_weights: Callable[[str], Path]) -> None:
+    assert len(set(prompts(64))) == 64
     tokens = TextEncoder.from_pretrained(tiny_weights("float32")).tokenize([*prompts(1), ""])
     assert [len(ids) for ids in tokens] == [PROMPT_TOKENS, 1]
     assert len(set(tokens[0])) == PROMPT_TOKENS  # none is unknown

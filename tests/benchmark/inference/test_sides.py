@@ -12,7 +12,7 @@ import torch
 
 from pixart_sigma.benchmark.inference import ours, theirs
 from pixart_sigma.benchmark.inference.gate import Verdict, compare
-from pixart_sigma.benchmark.inference.scenarios import TINY, Scenario
+from pixart_sigma.benchmark.inference.scenarios import TINY, Scenario, prompts
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
 from pixart_sigma.benchmark.inference.work import Job, Outputs
 from pixart_sigma.pipeline.device import DTYPES
@@ -85,6 +85,14 @@ def test_the_gate_notices_what_goes_in_wrongly(
     failure = verdict(SCENARIOS[work], tiny_weights(dtype), dtype).failure
     assert failure is not None
     assert failure.startswith("the two sides differ: ")
+
+
+def test_the_gate_notices_prompts_in_another_order(
+    tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fp32: on a model as small as this, bf16's rounding is as large."""
+    monkeypatch.setattr(ours, "prompts", lambda batch: prompts(batch)[::-1])
+    assert verdict(replace(SCENARIOS["picture"], batch=2), tiny_weights("float32")).failure is not None
 
 
 def test_ours_imports_before_it_loads_what_it_needs_and_nothing_of_theirs(tiny_weights: Folder) -> None:

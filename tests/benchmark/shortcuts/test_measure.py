@@ -13,11 +13,12 @@ from pixart_sigma.benchmark.outcome import Output
 from pixart_sigma.benchmark.shortcuts import measure
 from pixart_sigma.benchmark.shortcuts import run as suites
 from pixart_sigma.benchmark.shortcuts.measure import measure_shortcuts, take_turns
-from pixart_sigma.benchmark.shortcuts.scenarios import scenarios
+from pixart_sigma.benchmark.shortcuts.scenarios import choose, scenarios
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.evaluation.prompts import Prompt, find_prompts
 from pixart_sigma.evaluation.request import EvaluationRequest
 from pixart_sigma.pipeline.text_to_image import TextToImage
+from pixart_sigma.weights.folder import find_pipeline, read_json
 
 CPU = torch.device("cpu")
 SIDE, STEPS = 64, 4
@@ -113,6 +114,26 @@ def test_pictures_are_those_of_the_library_and_say_what_was_left_out(
         for index, image in enumerate(made.images):
             found = pixels(output / name / "images" / f"0000{index + 1}.png")
             assert np.abs(found - np.asarray(image)).max() <= 1
+
+
+def test_a_schedule_for_other_blocks_is_refused_before_any_picture(
+    tiny_folder: Path, tmp_path: Path, plain_prompts: tuple[Prompt, ...]
+) -> None:
+    schedule = tmp_path / "wide.toml"
+    rows = ", ".join(["'1111111'", *["'0000000'"] * (STEPS - 1)])
+    schedule.write_text(f"self_attention = [{rows}]\ncross_attention = [{rows}]\nmlp = [{rows}]\n", "utf-8")
+    output = tmp_path / "out"
+    with pytest.raises(InvalidInput, match="and 7 blocks"):
+        suites.run_shortcuts([], [schedule], request(tiny_folder, output, plain_prompts), 1, Output(), silent)
+    assert not (output / "exact").exists()
+
+
+def test_the_schedules_of_the_documents_fit_the_pocket_model() -> None:
+    files = sorted((Path(__file__).parents[3] / "docs" / "performance").glob("*.toml"))
+    config = read_json(find_pipeline("pocket").transformer / "config.json")
+    assert len(files) == 2
+    for row in choose(["int8"], files, 20, True)[1:]:
+        row.shortcuts.plan(20, config["num_layers"], True)
 
 
 def test_pictures_that_are_there_are_kept(

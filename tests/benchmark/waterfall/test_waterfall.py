@@ -15,6 +15,7 @@ from pixart_sigma.benchmark.inference.switches import (
     CHANNELS_LAST,
     KEPT_MEMORY,
     SWITCHES,
+    TIMESTEPS_ONCE,
     UPSAMPLING,
 )
 from pixart_sigma.benchmark.outcome import Output
@@ -94,6 +95,32 @@ def test_every_row_runs_beside_the_one_before(
     assert (tmp_path / "table.md").read_text() == outcome.text + "\n"
 
 
+def test_the_compiled_row_comes_last_beside_the_library(
+    pairs: list[list[tuple[str, list[str]]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processes that leave it as it is."""
+    folders: list[tuple[str, str | None]] = []
+    starting = measure.started
+
+    @contextlib.contextmanager
+    def eager(tasks: Sequence[Task], folder: Path) -> Iterator[list[Worker]]:
+        folders.extend((task.name, task.arguments["compiled_in"]) for task in tasks)
+        plain = [Task(each.name, each.module, each.arguments | {"compiled_in": None}) for each in tasks]
+        with starting(plain, folder) as workers:
+            yield workers
+
+    monkeypatch.setattr(measure, "started", eager)
+    monkeypatch.setattr(suites, "check_compiler", lambda: None)
+    suites.run_waterfall("transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, True, Output(), silent)
+    *_, alone, last = pairs
+    assert [name for name, _ in alone] == ["+ blocks compiled"]  # whose compiler keeps its work for the row
+    assert [name for name, _ in last] == [f"+ {TIMESTEPS_ONCE}", "+ blocks compiled"]
+    compiled = {folder for name, folder in folders if name == "+ blocks compiled"}
+    assert len(compiled) == 1
+    assert None not in compiled
+    assert {folder for name, folder in folders if name != "+ blocks compiled"} == {None}
+
+
 def test_a_row_that_is_not_diffusers_ends_the_chain(
     pairs: list[list[tuple[str, list[str]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +170,7 @@ def test_what_cannot_be_is_refused_before_anything_runs() -> None:
         (["tiny"], [], 0, None, 1, "rounds is 0"),
         (["tiny"], [], 1, 0, 1, "steps 0 is outside 1 to"),
         (["tiny"], [], 1, 1, 0, "batch is 0"),
+        (["tiny"], [], 1, 1, 65, "65 prompts exceed 64"),
     ):
         with pytest.raises(InvalidInput, match=message):
             suites.run_waterfall(

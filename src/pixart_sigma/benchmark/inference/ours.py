@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixart_sigma.benchmark.inference.scenarios import TIMESTEP, Work, draw_inputs, prompts
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
-from pixart_sigma.benchmark.inference.switches import switch_off, switch_off_in_transformer
+from pixart_sigma.benchmark.inference.switches import CAPTIONS_ONCE, switch_off, switch_off_in_transformer
 from pixart_sigma.benchmark.inference.work import Builder, Compute, Job, Outputs
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.strips.coding import OnProgress
@@ -49,6 +49,10 @@ def _step(job: Job, watch: Stopwatch) -> Compute:
     model, latents, embeds, mask, timesteps = _transformer(job)
     with torch.no_grad():
         captions, schedule = model.prepare_captions(embeds, mask), model.prepare_timesteps(timesteps)
+        if CAPTIONS_ONCE in job.off:
+            model(
+                latents, captions, schedule[0]
+            )  # the first of the steps, which has no need to project again
     return lambda: {"prediction": model(latents, captions, schedule[0])}
 
 

@@ -28,6 +28,7 @@ PROMPT_TOKENS = 40
 """Of the caption, its end token included; diffusers pads them to 300."""
 TIMESTEP = 500
 """Of a single forward pass; which one makes no difference to its time."""
+_NUM_WORDS, _STRIDE = 97, 19
 REDUCED_TEXT_LAYERS = 4
 """Where memory does not hold the whole text encoder, the table's rows are of one layer in so many."""
 
@@ -148,12 +149,14 @@ def with_fewer_text_layers(scenario: Scenario) -> Scenario:
 
 
 def prompts(batch: int) -> list[str]:
-    """As many words as make `PROMPT_TOKENS` with the end token, each time in another order.
+    """As many words as make `PROMPT_TOKENS` with the end token, in each prompt others.
 
-    The random pipeline's tokenizer has a token a word.
+    The random pipeline's tokenizer has a token a word, and the tiny one's no more words than these.
     """
-    words = PROMPT_TOKENS - 1
-    return [" ".join(f"w{(index + picture) % words}" for index in range(words)) for picture in range(batch)]
+    return [
+        " ".join(f"w{(index + _STRIDE * picture) % _NUM_WORDS}" for index in range(PROMPT_TOKENS - 1))
+        for picture in range(batch)
+    ]
 
 
 @dataclass(frozen=True)

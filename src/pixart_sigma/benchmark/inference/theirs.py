@@ -77,6 +77,7 @@ def _picture(job: Job, watch: Stopwatch) -> Compute:
     pipeline.vae.decode = watch.watched("decode", decode)
 
     def compute() -> Outputs:
+        outputs.clear()
         pipeline(
             prompts(job.scenario.batch),
             height=job.scenario.side,

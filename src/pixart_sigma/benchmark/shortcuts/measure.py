@@ -82,6 +82,9 @@ def measure_shortcuts(
         say(f"{num_drawn} drawn scenes for FID, unless they are there")
         jury = find_jury(request.features, request.output, size, device, num_drawn)
     pipeline = TextToImage.from_pretrained(request.folders, device=str(device))
+    for scenario in scenarios:  # before half an hour's work: schedules are for a number of blocks
+        num_blocks = pipeline.transformer.config.num_layers
+        scenario.shortcuts.plan(asked.num_steps, num_blocks, asked.guidance_scale > 1)
     setting = Setting(request, asked, size, device, pipeline, jury)
     _make(setting, EXACT, pipeline, say)
     exact, exact_right = _judged(setting, EXACT, say)

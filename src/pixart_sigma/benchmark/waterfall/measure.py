@@ -110,6 +110,9 @@ def measure_chain(
             for number in range(1, len(tasks)):
                 name = tasks[number].name
                 say(f"{named}: {name}")
+                if all_links[number].compiled:
+                    with started([tasks[number]], Path(place)):
+                        pass  # so that the compiler's own memory is not in the row's
                 with started(tasks[number - 1 : number + 1], Path(place)) as (before, worker):
                     verdict = compare(load_file(files[number]), load_file(files[0]), DTYPES[setting.dtype])
                     if verdict.failure is not None:

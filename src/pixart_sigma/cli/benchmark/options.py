@@ -31,7 +31,9 @@ Compile = Annotated[
         "--compile", help="Also time both sides compiled, and their compilation; of a waterfall, a last row."
     ),
 ]
-Batch = Annotated[int, typer.Option(help="Pictures at once, each of a prompt of its own.")]
+Batch = Annotated[
+    int, typer.Option(help="Pictures (or prompts) at once, all different; times are those of all.")
+]
 Waterfall = Annotated[
     bool,
     typer.Option(
