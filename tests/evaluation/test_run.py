@@ -15,6 +15,7 @@ from pixart_sigma.evaluation.reference_set import make_reference, open_reference
 from pixart_sigma.evaluation.request import EvaluationRequest
 from pixart_sigma.evaluation.run import evaluate
 from pixart_sigma.pipeline.metadata import write_png
+from pixart_sigma.pipeline.request import MAX_IMAGES
 from pixart_sigma.world import render
 
 pytestmark = pytest.mark.usefixtures("fake_judges")
@@ -156,6 +157,15 @@ def test_a_files_prompts_have_neither_adherence_nor_truth(tiny_folder: Path, tmp
     }
     assert metrics["reference_pictures"] is None
     assert metrics["pictures"][1]["lettering"] == {"asked": "OPEN", "read": "X"}
+
+
+def test_many_small_pictures_are_made_in_calls_that_are_allowed(tiny_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red house\n" * (MAX_IMAGES + 2), "utf-8")
+    prompts = find_prompts(str(file))
+    wanted = request(tiny_folder, tmp_path / "out", prompts, size=(16, 16), num_steps=1, guidance_scale=1.0)
+    metrics = evaluate(wanted, ignore)
+    assert len(metrics["pictures"]) == MAX_IMAGES + 2
 
 
 def test_a_folder_of_real_pictures_is_a_reference_that_can_be_shared(

@@ -23,7 +23,7 @@ from pixart_sigma.evaluation.prompts import Prompt
 from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.metadata import write_png
 from pixart_sigma.pipeline.noise import picture_generators, seeded_noise
-from pixart_sigma.pipeline.request import Request
+from pixart_sigma.pipeline.request import MAX_IMAGES, Request
 from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.resolution import LATENT_SCALE
@@ -121,7 +121,7 @@ def make_pictures(
     (output / FOLDER).mkdir(parents=True, exist_ok=True)
     size = making.height, making.width
     shape = (pipeline.transformer.config.in_channels, *(side // LATENT_SCALE for side in size))
-    at_once = max(1, _PIXELS_AT_ONCE // (making.height * making.width))
+    at_once = min(MAX_IMAGES, max(1, _PIXELS_AT_ONCE // (making.height * making.width)))
     for first in range(0, len(prompts), at_once):
         some = prompts[first : first + at_once]
         started = time.perf_counter()
