@@ -2,10 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pixart_sigma.reproduction.metric import CLIP_SCORE, CMMD, FID
 from pixart_sigma.reproduction.paper import PaperTable
 from pixart_sigma.reproduction.results import CellResult, Cost, judge_claims
+from pixart_sigma.reproduction.strip import Strip
 from pixart_sigma.reproduction.study import Cell, Claim, Stage, Study
 from pixart_sigma.reproduction.write import markdown_table, study_page, write_study
 
@@ -54,7 +56,10 @@ def test_a_sentence_says_who_claims_what_and_whether_it_holds() -> None:
 
 
 def test_the_page_has_both_tables_and_the_cost() -> None:
-    page = study_page(STUDY, RESULTS, judge_claims(STUDY, RESULTS))
+    strip = Strip(("a red house",), {"good": [], "bad/worse": []})
+    page = study_page(STUDY, RESULTS, judge_claims(STUDY, RESULTS), strip)
+    assert "Rows: good; bad/worse." in page
+    assert "Columns: “a red house”." in page
     assert "Measured (mean ± standard deviation of 2 seeds)" in page
     assert "| cell | steps | FID ↓ | CLIP score ↑ |" in page
     assert page.index("| good | 10 | 20.5000 ± 0.7071 | 30.00 ± 0.00 |") < page.index(
@@ -73,13 +78,24 @@ def test_all_files_are_written(curves: bool, tmp_path: Path) -> None:
         results = {name: replace(each, values={20: each.values[20]}) for name, each in RESULTS.items()}
     claims = STUDY.claims[::2]
     study = replace(STUDY, claims=claims)
-    page = write_study(study, results, judge_claims(study, results), tmp_path)
+    pictures = [tmp_path / "1.png", tmp_path / "2.png"]
+    for side, color, path in zip((64, 128), ("red", "blue"), pictures, strict=True):
+        Image.new("RGB", (side, side), color).save(path)
+    strip = Strip(("one", "two"), {"good": pictures, "bad/worse": pictures[::-1]})
+    page = write_study(study, results, judge_claims(study, results), strip, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "table9.jpg") as drawn:
+        width, height = drawn.size
+        places = [(x, y) for y in (9, height - 9) for x in (9, width - 9)]
+        red = [drawn.getpixel(place)[0] > 128 for place in places]
+    assert red == [True, False, False, True]
+    tmp_path = tmp_path / "out"
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert page == tmp_path / "table9.md"
     assert files == {
         "table9.md",
         "table9.json",
         "table9.png",
+        "table9.jpg",
         "table9/good.json",
         "table9/bad-worse.json",
     }

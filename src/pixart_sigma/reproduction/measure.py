@@ -69,17 +69,23 @@ def prompts_of(name: str, num: int) -> tuple[Prompt, ...]:
     )
 
 
+def measured_folder(model: Path, output: Path, prompts: str, scale: Scale, reference: Path) -> Path:
+    """Where `measure` keeps pictures and figures; its name begins with `output`."""
+    asked = prompts_of(prompts, scale.num_prompts)
+    how = [prompts_digest(asked), scale.num_steps, scale.guidance_scale, reference.name]
+    how += [_folder_digest(model), _folder_digest(judge_file(""))]
+    return output.with_name(f"{output.name}-{prompts}-{short_digest(how)}")
+
+
 def measure(
     model: Path, output: Path, prompts: str, scale: Scale, reference: Path, device: str
 ) -> dict[str, float]:
     """The figures of a pipeline's folder on a set of prompts, by the names that tables use.
 
-    What was measured before on the same files, in the same way, is read from a folder whose name begins with `output`.
+    What was measured before on the same files, in the same way, is read from `measured_folder`.
     """
     asked = prompts_of(prompts, scale.num_prompts)
-    how = [prompts_digest(asked), scale.num_steps, scale.guidance_scale, reference.name]
-    how += [_folder_digest(model), _folder_digest(judge_file(""))]
-    folder = output.with_name(f"{output.name}-{prompts}-{short_digest(how)}")
+    folder = measured_folder(model, output, prompts, scale, reference)
     file = folder / METRICS_FILE
     if file.exists():
         metrics = json.loads(file.read_text("utf-8"))

@@ -1,6 +1,6 @@
 """One entry for every reproduction: a name and an output folder in, a page with tables out. Killed, it goes on.
 
-    output/NAME.md, NAME.json, NAME.png
+    output/NAME.md, NAME.json, NAME.png, and of studies NAME.jpg
     output/stages, output/tables         see `stages.py`; studies in the same output share them
 
 Knows nothing of commands.
@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pixart_sigma.evaluation.pictures import picture_file
+from pixart_sigma.evaluation.prompts import evenly
 from pixart_sigma.reproduction.chain import reproduce_chain
-from pixart_sigma.reproduction.measure import measure, shared_reference
+from pixart_sigma.reproduction.measure import measure, measured_folder, prompts_of, shared_reference
 from pixart_sigma.reproduction.metric import HELD_OUT_ERROR, STEP_SECONDS
 from pixart_sigma.reproduction.plan import CHAIN, WORDS, check
 from pixart_sigma.reproduction.results import CellResult, Cost, judge_claims
@@ -28,6 +30,7 @@ from pixart_sigma.reproduction.stages import (
     stage_folder,
     train_stage,
 )
+from pixart_sigma.reproduction.strip import Strip
 from pixart_sigma.reproduction.studies import STUDIES
 from pixart_sigma.reproduction.study import Cell, Study, Trained, stages_of
 from pixart_sigma.reproduction.words import english_tagger, reproduce_words
@@ -35,6 +38,8 @@ from pixart_sigma.reproduction.write import write_study
 from pixart_sigma.weights.folder import POCKET
 
 _NO_COST = Cost(0.0, 0)
+_SHOWN = 8
+"""Prompts."""
 
 Say = Callable[[str], None]
 
@@ -69,17 +74,36 @@ def reproduce_study(
         for cell, steps in study.points:
             say(f"seed {seed}, measuring {cell.label} after {steps:,} steps")
             trained = Trained(cell.stage, steps)
-            output = stage_folder(workshop, cell.stage, seed) / f"measured-{steps}"
             figures = {
                 STEP_SECONDS: seconds_per_step(workshop, trained, seed),
                 HELD_OUT_ERROR: held_out_error(workshop, trained, seed),
             }
             for prompts in study.prompts:
-                model = export_folder(workshop, trained, seed)
+                model, output = _measured(workshop, trained, seed)
                 figures |= measure(model, output, prompts, scale, reference, device)
             found.setdefault((cell.label, steps), []).append(figures)
     results = {cell.label: _result(cell, found, workshop, num_seeds) for cell in study.cells}
-    return write_study(study, results, judge_claims(study, results), workshop.output)
+    strip = _strip(study, scale, workshop, reference)
+    return write_study(study, results, judge_claims(study, results), strip, workshop.output)
+
+
+def _measured(workshop: Workshop, trained: Trained, seed: int) -> tuple[Path, Path]:
+    """The export, and where it is measured."""
+    folder = stage_folder(workshop, trained.stage, seed)
+    return export_folder(workshop, trained, seed), folder / f"measured-{trained.steps}"
+
+
+def _strip(study: Study, scale: Scale, workshop: Workshop, reference: Path) -> Strip:
+    """The first seed's pictures of some of the study's first set of prompts."""
+    kind = study.prompts[0]
+    shown = evenly(prompts_of(kind, scale.num_prompts), min(_SHOWN, scale.num_prompts))
+    rows = {}
+    for cell in study.cells:
+        folder = measured_folder(
+            *_measured(workshop, Trained(cell.stage, cell.at[-1]), 0), kind, scale, reference
+        )
+        rows[cell.label] = [picture_file(folder, prompt) for prompt in shown]
+    return Strip(tuple(prompt.text for prompt in shown), rows)
 
 
 def _result(

@@ -1,7 +1,7 @@
 """A study's results as files: all of it as JSON, a page with the table beside the paper's own, a plot.
 
 output/STUDY/CELL.json   the values of one cell, and the recipes that made it
-output/STUDY.json, STUDY.md, STUDY.png
+output/STUDY.json, STUDY.md, STUDY.png, STUDY.jpg
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pixart_sigma.reproduction.metric import METRICS
 from pixart_sigma.reproduction.paper import PaperTable, Value
 from pixart_sigma.reproduction.plot import plot_study
 from pixart_sigma.reproduction.results import CellResult, Cost, JudgedClaim
+from pixart_sigma.reproduction.strip import Strip, draw_strip, strip_markdown
 from pixart_sigma.reproduction.study import Stage, Study
 from pixart_sigma.reproduction.verdict import spread
 from pixart_sigma.weights.atomic import written_whole
@@ -25,7 +26,11 @@ _NOT_KNOWN = "–"
 
 
 def write_study(
-    study: Study, results: Mapping[str, CellResult], judged: Sequence[JudgedClaim], output: Path
+    study: Study,
+    results: Mapping[str, CellResult],
+    judged: Sequence[JudgedClaim],
+    strip: Strip,
+    output: Path,
 ) -> Path:
     """Writes all of the files → the page's path."""
     (output / study.name).mkdir(parents=True, exist_ok=True)
@@ -44,8 +49,10 @@ def write_study(
     write_text(output / f"{study.name}.json", to_json(content))
     with written_whole(output / f"{study.name}.png") as temporary:
         plot_study(study, results, temporary)
+    with written_whole(output / f"{study.name}.jpg") as temporary:
+        draw_strip(strip, temporary)
     page = output / f"{study.name}.md"
-    write_text(page, study_page(study, results, judged))
+    write_text(page, study_page(study, results, judged, strip))
     return page
 
 
@@ -63,8 +70,10 @@ def described(stage: Stage) -> dict[str, Any]:
     }
 
 
-def study_page(study: Study, results: Mapping[str, CellResult], judged: Sequence[JudgedClaim]) -> str:
-    """Markdown: the question, the sentences, the table, the paper's, what it cost."""
+def study_page(
+    study: Study, results: Mapping[str, CellResult], judged: Sequence[JudgedClaim], strip: Strip
+) -> str:
+    """Markdown: the question, the sentences, the table, the paper's, pictures, what it cost."""
     num_seeds = len(next(iter(results[study.cells[0].label].at(None).values())))
     parts = [
         f"# {study.name}",
@@ -77,6 +86,8 @@ def study_page(study: Study, results: Mapping[str, CellResult], judged: Sequence
         *([study.note] if study.note else []),
         f"## {study.paper.source} of the paper",
         paper_markdown(study.paper),
+        "## Pictures of the first seed, after the last steps (not chosen: every so many of the prompts)",
+        strip_markdown(strip, f"{study.name}.jpg"),
         "## Cost (all seeds together)",
         _costs(results),
     ]
