@@ -50,9 +50,8 @@ def _step(job: Job, watch: Stopwatch) -> Compute:
     with torch.no_grad():
         captions, schedule = model.prepare_captions(embeds, mask), model.prepare_timesteps(timesteps)
         if CAPTIONS_ONCE in job.off:
-            model(
-                latents, captions, schedule[0]
-            )  # the first of the steps, which has no need to project again
+            # The first of the steps, which has no need to project again.
+            model(latents, captions, schedule[0])
     return lambda: {"prediction": model(latents, captions, schedule[0])}
 
 

@@ -27,7 +27,7 @@ def run_shortcuts(
     output: Output,
     say: Say,
 ) -> Outcome:
-    """Run suite shortcuts. scenarios: names; none: all. schedules: files of such, each in a row of its own.
+    """Run suite shortcuts. scenarios: names; none: all. schedules: files for `reuse_blocks`, a row each.
 
     Its pictures are in request.output, and kept. Raises InvalidInput for unknown names, for no rounds, for fewer steps
     than shortcuts need, and for schedules that do not fit the steps.
