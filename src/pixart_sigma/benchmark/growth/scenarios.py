@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, TINY_SHAPES, Shapes
 from pixart_sigma.benchmark.inference.scenarios import Scenario as InferenceScenario
-from pixart_sigma.errors import InvalidInput
+from pixart_sigma.benchmark.named import named
 from pixart_sigma.model import KVCompression, TransformerConfig
 from pixart_sigma.model.kv_compression import num_kept_tokens
 from pixart_sigma.resolution import LATENT_SCALE
@@ -123,11 +123,7 @@ def choose(suite: Suite, names: list[str], device_type: str) -> list[Scenario]:
     """Those named, or all but the tiny ones and, on a CPU, the heavy ones. Raises InvalidInput for an unknown name."""
     if not names:
         return [scenario for scenario in SCENARIOS[suite] if device_type != "cpu" or not scenario.heavy]
-    known = {scenario.name: scenario for scenario in (*SCENARIOS[suite], *TINY[suite])}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    return [known[name] for name in names]
+    return named((*SCENARIOS[suite], *TINY[suite]), names)
 
 
 @dataclass(frozen=True)

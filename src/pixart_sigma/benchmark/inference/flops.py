@@ -12,7 +12,7 @@ from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS, Scenario, 
 from pixart_sigma.encoders.kl_autoencoder import AutoencoderConfig, KLAutoencoder
 from pixart_sigma.training.plan.cost import forward_flops, text_encoder_flops
 
-_NEGATIVE_TOKENS = 1  # the end token
+_CAPTIONS = (1, PROMPT_TOKENS)  # the negative one is an end token
 
 
 def useful_flops(scenario: Scenario, num_steps: int) -> float:
@@ -28,9 +28,7 @@ def useful_flops(scenario: Scenario, num_steps: int) -> float:
 
 def _denoising(scenario: Scenario, num_steps: int) -> float:
     config, side = scenario.shapes.transformer, scenario.side
-    negative, positive = (
-        forward_flops(config, side, side, tokens) for tokens in (_NEGATIVE_TOKENS, PROMPT_TOKENS)
-    )
+    negative, positive = (forward_flops(config, side, side, tokens) for tokens in _CAPTIONS)
     # All pictures of a step have the same timestep, in both branches.
     blocks = sum(forward.total - forward.captions - forward.modulation for forward in (negative, positive))
     captions = negative.captions + scenario.batch * positive.captions
@@ -38,10 +36,8 @@ def _denoising(scenario: Scenario, num_steps: int) -> float:
 
 
 def _text(scenario: Scenario) -> float:
-    negative, positive = (
-        text_encoder_flops(scenario.shapes.text_encoder, tokens)
-        for tokens in (_NEGATIVE_TOKENS, PROMPT_TOKENS)
-    )
+    shape = scenario.shapes.text_encoder
+    negative, positive = (text_encoder_flops(shape, tokens) for tokens in _CAPTIONS)
     return negative + scenario.batch * positive
 
 

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pixart_sigma.benchmark.named import named
 from pixart_sigma.encoders.text import SIGMA_CAPTION_LENGTH
-from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model import TransformerConfig
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.plan.cost import AutoencoderShape, T5Shape
@@ -131,11 +131,7 @@ def choose(suite: Suite, names: list[str], device_type: str, batch: int = 1) -> 
 
     Raises InvalidInput for an unknown name.
     """
-    known = {scenario.name: scenario for scenario in (*SCENARIOS[suite], *TINY[suite])}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    chosen = [known[name] for name in names] or [
+    chosen = named((*SCENARIOS[suite], *TINY[suite]), names) or [
         scenario for scenario in SCENARIOS[suite] if device_type != "cpu" or not scenario.heavy
     ]
     return [replace(scenario, batch=batch) for scenario in chosen]

@@ -10,9 +10,9 @@ from typing import Literal
 
 from pixart_sigma.benchmark.inference.scenarios import TINY_SHAPES, xl_shapes
 from pixart_sigma.benchmark.inference.scenarios import Scenario as InferenceScenario
+from pixart_sigma.benchmark.named import named
 from pixart_sigma.encoders.text_holds import TextHold
 from pixart_sigma.encoders.tiling import TilingMethod
-from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.memory.limit import GIB, MIB
 from pixart_sigma.pipeline.memory.plan import EXACT_HOLDS
 
@@ -169,8 +169,4 @@ def choose(names: list[str], device: str) -> list[Scenario]:
     """Those named, or all but the tiny ones and, on a CPU, a GPU's. Raises InvalidInput for an unknown name."""
     if not names:
         return [scenario for scenario in SCENARIOS if device != "cpu" or not scenario.gpu]
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, *TINY)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    return [known[name] for name in names]
+    return named((*SCENARIOS, *TINY), names)

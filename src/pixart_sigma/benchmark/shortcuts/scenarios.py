@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixart_sigma.benchmark.named import named
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
 from pixart_sigma.pipeline.shortcuts import NO_SHORTCUTS, Shortcuts, read_schedule
@@ -65,14 +66,11 @@ def choose(names: list[str], schedules: Sequence[Path], num_steps: int, guided: 
     for too few steps, for what was named and does not fit, and for schedules that cannot be read or have a name that is
     there.
     """
-    known = {scenario.name: scenario for scenario in scenarios(num_steps)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    chosen = [known[name] for name in names] or [
-        scenario for scenario in known.values() if guided or scenario.shortcuts.guidance_interval is None
+    known = scenarios(num_steps)
+    chosen = named(known, names) or [
+        scenario for scenario in known if guided or scenario.shortcuts.guidance_interval is None
     ]
-    taken = {EXACT.name, *known}
+    taken = {scenario.name for scenario in (EXACT, *known)}
     for path in schedules:
         if path.stem in taken:
             raise InvalidInput(f"schedule {path} has the name of another row, {path.stem}; rename the file")

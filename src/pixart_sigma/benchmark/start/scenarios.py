@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixart_sigma.errors import InvalidInput
+from pixart_sigma.benchmark.named import named
 
 PROMPT = "a red house by a lake"
 
@@ -25,8 +25,4 @@ TINY = (Scenario("tiny", 64, 2),)
 
 def choose(names: list[str]) -> list[Scenario]:
     """Those named, or all but the tiny one. Raises InvalidInput for an unknown name."""
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, *TINY)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    return [known[name] for name in names] or list(SCENARIOS)
+    return named((*SCENARIOS, *TINY), names) or list(SCENARIOS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixart_sigma.errors import InvalidInput
+from pixart_sigma.benchmark.named import named
 from pixart_sigma.model import TransformerConfig
 from pixart_sigma.resolution import LATENT_SCALE
 
@@ -91,11 +91,7 @@ def choose(device_type: str, names: list[str]) -> list[Scenario]:
     offered = CUDA_SCENARIOS if device_type == "cuda" else CPU_SCENARIOS
     if not names:
         return list(offered)
-    known = {scenario.name: scenario for scenario in (*CPU_SCENARIOS, *CUDA_SCENARIOS, TINY)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown scenario {unknown[0]!r}; one of {', '.join(known)} (--scenario)")
-    return [known[name] for name in names]
+    return named((*CPU_SCENARIOS, *CUDA_SCENARIOS, TINY), names)
 
 
 def draw_features(scenario: Scenario) -> Features:
