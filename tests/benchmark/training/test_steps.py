@@ -1,9 +1,9 @@
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend
 
 from pixart_sigma.benchmark.training.scenarios import (
     LONGEST_CAPTION,
@@ -13,9 +13,8 @@ from pixart_sigma.benchmark.training.scenarios import (
     draw_features,
 )
 from pixart_sigma.benchmark.training.steps import load_libraries, our_step, plain_step
-from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches, backends
+from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches, kernel
 from pixart_sigma.errors import InvalidInput, MissingDependency
-from pixart_sigma.training.attention_kernel import attention_backends
 
 CPU = torch.device("cpu")
 
@@ -44,10 +43,12 @@ def test_a_switch_changes_the_speed_and_not_the_result(name: str) -> None:
         assert found == pytest.approx(errors, rel=2e-3)
 
 
-def test_a_kernel_can_be_fixed() -> None:
-    assert backends("plain", "cpu", 4096, torch.bfloat16) == [SDPBackend.MATH]
-    assert SDPBackend.MATH not in backends("fused", "cpu", 64, torch.bfloat16)
-    assert backends("rule", "cpu", 64, torch.bfloat16) == attention_backends("cpu", 64, torch.bfloat16)
+@pytest.mark.parametrize(("choice", "math", "flash"), [("plain", True, False), ("fused", False, True)])
+def test_a_kernel_can_be_fixed(choice: Any, math: bool, flash: bool) -> None:
+    for num_tokens in (64, 4096):
+        with kernel(choice, "cpu", num_tokens, torch.bfloat16):
+            assert torch.backends.cuda.math_sdp_enabled() == math
+            assert torch.backends.cuda.flash_sdp_enabled() == flash
 
 
 def test_features_are_the_same_every_time_and_captions_within_the_stated_lengths() -> None:

@@ -1,11 +1,13 @@
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.model import KVCompression, PixArtTransformer, TransformerConfig
+from pixart_sigma.training.attention_kernel import FUSED, written_out
 from pixart_sigma.training.plan.activations import MicroBatch, activations
 
 CONFIG = {
@@ -18,7 +20,7 @@ CONFIG = {
 BATCH = MicroBatch(batch_size=3, height=128, width=192, caption_tokens=70)
 
 
-def saved_bytes(config: TransformerConfig, bf16: bool, backend: SDPBackend) -> int:
+def saved_bytes(config: TransformerConfig, bf16: bool, kernel: AbstractContextManager[None]) -> int:
     """What autograd keeps in one forward pass, but for weights and their bf16 copies, each storage once."""
     model = PixArtTransformer(config)
     model.initialise_weights()
@@ -38,7 +40,7 @@ def saved_bytes(config: TransformerConfig, bf16: bool, backend: SDPBackend) -> i
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-        sdpa_kernel(backend),
+        kernel,
     ):
         captions = model.prepare_captions(embeddings, mask)
         timesteps = model.prepare_timesteps(torch.tensor([3, 500, 900]))
@@ -63,8 +65,8 @@ def saved_bytes(config: TransformerConfig, bf16: bool, backend: SDPBackend) -> i
 )
 def test_it_agrees_with_what_autograd_saves(precision: Any, kernel: Any, options: dict[str, Any]) -> None:
     config = TransformerConfig(**CONFIG, **options)
-    backend = SDPBackend.FLASH_ATTENTION if kernel == "fused" else SDPBackend.MATH
-    measured = saved_bytes(config, precision == "bf16", backend)
+    chosen = sdpa_kernel([*FUSED]) if kernel == "fused" else written_out()
+    measured = saved_bytes(config, precision == "bf16", chosen)
     predicted = activations(config, BATCH, 8, precision, "none", kernel).saved
     print(predicted / measured)
     assert predicted == pytest.approx(measured, rel=0.05)

@@ -13,10 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.scenarios import LONGEST_CAPTION, SHORTEST_CAPTION
+from pixart_sigma.training.attention_kernel import FUSED, written_out
 
 _HEADS = ((4, 64), (16, 72))  # the pocket model's and XL/2's
 _TOKENS = ((64, 32), (256, 8), (1024, 2), (4096, 1))  # image tokens, and pictures at once
@@ -67,14 +68,13 @@ def _mask(batch: int, device: torch.device) -> Tensor:
 def _times(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, device: torch.device, rounds: int
 ) -> tuple[float, float]:
-    fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
     seconds: list[list[float]] = [[], []]
     for _ in range(rounds + 1):
-        for backends, times in zip((fused, [SDPBackend.MATH]), seconds, strict=True):
+        for kernel, times in zip((sdpa_kernel([*FUSED]), written_out()), seconds, strict=True):
             if device.type == "cuda":
                 torch.cuda.synchronize()
             started = time.perf_counter()
-            with sdpa_kernel(backends):
+            with kernel:
                 attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
             attended.backward(torch.ones_like(attended))
             if device.type == "cuda":

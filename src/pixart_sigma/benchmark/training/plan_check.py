@@ -6,14 +6,13 @@ they are timed before and after the steps, and the mean counts.
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.benchmark.processes import started
 from pixart_sigma.benchmark.table import Row
@@ -21,7 +20,7 @@ from pixart_sigma.benchmark.training.scenarios import Scenario, draw_features
 from pixart_sigma.benchmark.training.switches import Switches
 from pixart_sigma.benchmark.training.train_step import OURS, step_task
 from pixart_sigma.resolution import LATENT_SCALE
-from pixart_sigma.training.attention_kernel import attention_backends
+from pixart_sigma.training.attention_kernel import attention_kernel
 from pixart_sigma.training.plan.activations import MicroBatch
 from pixart_sigma.training.plan.hardware import Rates, Shape, measured_rates
 from pixart_sigma.training.plan.timing import predicted_seconds
@@ -74,9 +73,5 @@ def _rates(scenario: Scenario, device: torch.device) -> Rates:
     shape = Shape(
         scenario.batch_size, scenario.num_tokens, config.num_attention_heads, config.attention_head_dim
     )
-    backends = attention_backends(device.type, scenario.num_tokens, torch.bfloat16)
-
-    def kernel() -> contextlib.AbstractContextManager[None]:
-        return sdpa_kernel(backends)
-
+    kernel = partial(attention_kernel, device.type, scenario.num_tokens, torch.bfloat16)
     return measured_rates(device, torch.bfloat16, shape, kernel)

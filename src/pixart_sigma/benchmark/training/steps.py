@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.benchmark.training.scenarios import Features, Scenario
-from pixart_sigma.benchmark.training.switches import Switches, backends
+from pixart_sigma.benchmark.training.switches import Switches, kernel
 from pixart_sigma.diffusion.schedule import linear_schedule
 from pixart_sigma.errors import MissingDependency
 from pixart_sigma.model import PixArtTransformer
@@ -79,10 +78,9 @@ def our_step(scenario: Scenario, features: Features, device: torch.device, switc
         captions=CaptionTokens(mask=mask.to(device), states=states.to(device)),
     )
 
-    kernels = backends(switches.attention, device.type, scenario.num_tokens, torch.bfloat16)
-
     def step() -> float:
-        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(kernels):
+        chosen = kernel(switches.attention, device.type, scenario.num_tokens, torch.bfloat16)
+        with torch.autocast(device.type, dtype=torch.bfloat16), chosen:
             terms = model(batch)
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(weights, GRADIENT_CLIP, foreach=True)

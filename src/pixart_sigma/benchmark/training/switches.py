@@ -5,13 +5,14 @@ The library has no such switches; a step is put together here with other parts t
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch.nn.attention import SDPBackend
+from torch.nn.attention import sdpa_kernel
 
-from pixart_sigma.training.attention_kernel import attention_backends
+from pixart_sigma.training.attention_kernel import FUSED, attention_kernel, written_out
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,10 @@ ABLATIONS = {
 }
 
 
-def backends(
-    kernel: Literal["rule", "fused", "plain"], device_type: str, num_tokens: int, dtype: torch.dtype
-) -> list[SDPBackend]:
-    """What `sdpa_kernel` is given; on a GPU "fused" leaves the choice among the fused ones to torch."""
-    if kernel == "rule":
-        return attention_backends(device_type, num_tokens, dtype)
-    if kernel == "plain":
-        return [SDPBackend.MATH]
-    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+def kernel(
+    choice: Literal["rule", "fused", "plain"], device_type: str, num_tokens: int, dtype: torch.dtype
+) -> AbstractContextManager[None]:
+    """Within, attention takes this one; on a GPU "fused" leaves the choice among the fused ones to torch."""
+    if choice == "rule":
+        return attention_kernel(device_type, num_tokens, dtype)
+    return written_out() if choice == "plain" else sdpa_kernel([*FUSED])

@@ -97,19 +97,16 @@ def _block(
     tokens = samples * grid[0] * grid[1]
     keys = samples * _kept(config, grid, index)
     captions = batch.padded_caption_tokens
-    # Attention written out works in fp32 whatever comes in; the fused kernel keeps what it was given.
-    operand = element if kernel == "fused" else _FP32
-
     norms = 2 * 2 * _FP32  # input and result of the two norms
     inputs = 3 * element  # of q, the caption's q and the MLP
-    attention = operand + element  # queries, and what was attended
+    attention = 2 * element  # queries, and what was attended
     gate = element
-    cross = operand + element
+    cross = 2 * element
     mlp = 2 * MLP_RATIO * element + element  # both sides of the GELU, and what the gate multiplies
     qk_norm = 2 * element if config.qk_norm else 0
     per_token = norms + inputs + attention + gate + cross + mlp + qk_norm
 
-    total = float(per_token * tokens * width) + 2 * operand * keys * width
+    total = float(per_token * tokens * width) + 2 * element * keys * width
     # k and v have a bf16 copy of their input each; in fp32 they share one, with q too if all tokens are theirs.
     sources = samples * _sources(config, grid, index)
     copies = 2 if element < _FP32 else int(_kept(config, grid, index) < grid[0] * grid[1])
@@ -125,7 +122,7 @@ def _block(
     else:
         probabilities = tokens * heads * (keys / samples + captions)
         copies = 2 * samples * captions * width  # the caption's keys and values
-        total += _FP32 * (probabilities + copies)
+        total += element * (probabilities + copies)
     # Mean and deviation of the norms; the block's modulation rows, stacked and unstacked.
     return total + 4 * _FP32 * tokens + 8 * _FP32 * samples * width
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.data.batches import Shape
 from pixart_sigma.data.dataset import Dataset, Example
@@ -27,7 +26,7 @@ from pixart_sigma.pipeline.noise import seeded_noise
 from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.pipeline.profiles import DIFFUSERS
 from pixart_sigma.training.adapters import check_adapters, inject
-from pixart_sigma.training.attention_kernel import attention_backends
+from pixart_sigma.training.attention_kernel import attention_kernel
 from pixart_sigma.training.blend import read_other
 from pixart_sigma.training.latent_scaling import (
     choose_scaling,
@@ -164,7 +163,7 @@ class TransformerTask:
         patch = self._parts.transformer.config.patch_size
         num_tokens = batch.latents.shape[2] * batch.latents.shape[3] // patch**2
         dtype = torch.bfloat16 if self._recipe.run.precision == "bf16" else torch.float32
-        return sdpa_kernel(attention_backends(self._device.type, num_tokens, dtype))
+        return attention_kernel(self._device.type, num_tokens, dtype)
 
     def record_ids(self, step: int, part: range) -> list[str]:
         """The keys of the records in their tables."""
