@@ -139,7 +139,7 @@ def test_attention_with_a_kernel_or_gradients_is_one_call(monkeypatch: pytest.Mo
     with torch.no_grad():
         attend(queries, keys, values)
     assert len(calls) == 1
-    with sdpa_kernel(SDPBackend.MATH):  # training chose it
+    with sdpa_kernel(SDPBackend.MATH):
         attend(queries, keys, values)
     assert len(calls) == 2
 

@@ -90,7 +90,7 @@ def test_fine_tunes_are_for_few_pictures() -> None:
         assert recipe.resolution == 512
 
 
-CHAIN = ("pocket-vae-swap", "pocket-captions", "pocket-256", "pocket-512", "pocket-1024")
+CHAIN = ("pocket-vae-swap", "pocket-captions", "pocket-256", "pocket-512", "pocket-1024", "pocket-mixed")
 
 
 def test_every_link_of_the_pocket_chain_starts_from_the_one_before() -> None:
@@ -99,11 +99,13 @@ def test_every_link_of_the_pocket_chain_starts_from_the_one_before() -> None:
     assert str(alpha.scratch.autoencoder) == "runs/alpha-autoencoder/export"
     links = [transformer(name).start for name in CHAIN]
     models = [str(link.model) for link in links if link is not None]
-    assert models == [f"runs/{name}/export" for name in ("alpha", "vae-swap", "captions", "256", "512")]
+    assert models == [
+        f"runs/{name}/export" for name in ("alpha", "vae-swap", "captions", "256", "512", "1024")
+    ]
 
 
 def test_the_pocket_chain_does_what_the_paper_does() -> None:
-    alpha, swap, captions, fine, _, last = (transformer(name) for name in ("pocket-alpha", *CHAIN))
+    alpha, swap, captions, fine, _, large, mixed = (transformer(name) for name in ("pocket-alpha", *CHAIN))
     assert alpha.scratch is not None
     assert alpha.scratch.caption_length == 120
     assert alpha.captions.mix.keys() == swap.captions.mix.keys() == {"short", "hallucinated"}
@@ -112,15 +114,16 @@ def test_the_pocket_chain_does_what_the_paper_does() -> None:
     assert captions.start is not None
     assert (captions.start.caption_length, captions.captions.mix) == (300, {"dense": 0.6, "short": 0.4})
     assert (captions.train_text_encoder, fine.train_text_encoder) == (True, False)
-    assert last.start is not None
-    compression = last.start.kv_compression
+    assert large.start is not None
+    compression = large.start.kv_compression
     assert compression is not None
     assert (compression.window, compression.blocks, compression.init) == ((2, 2), "deep", "average")
+    assert [source.resolution or mixed.resolution for source in mixed.data.sources] == [128, 256, 512, 1024]
 
 
 def test_the_pocket_chain_shares_what_it_does_not_change() -> None:
     recipes = [transformer(name) for name in ("pocket-alpha", *CHAIN)]
-    assert [recipe.resolution for recipe in recipes] == [128, 128, 128, 256, 512, 1024]
+    assert [recipe.resolution for recipe in recipes] == [128, 128, 128, 256, 512, 1024, 256]
     for recipe in recipes:
         assert recipe.objective == recipes[0].objective
         assert (recipe.optimizer.kind, recipe.data.buckets) == ("muon", "square")

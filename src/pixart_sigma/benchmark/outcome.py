@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pixart_sigma.benchmark.figures import Figures, render, write_figures
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.device import DTYPES
+from pixart_sigma.pipeline.device import DTYPES, resolve_device
 from pixart_sigma.pipeline.request import Request
 from pixart_sigma.weights.atomic import check_writable, written_whole
 
@@ -42,6 +44,16 @@ class Outcome:
 
     text: str
     failures: tuple[str, ...] = ()
+
+
+def benchmark_device(name: str) -> torch.device:
+    """The CPU or the first GPU, which is what a row's process takes. Raises InvalidInput for others."""
+    device = resolve_device(name)
+    if device.type not in ("cpu", "cuda") or device.index:
+        raise InvalidInput(
+            f"benchmarks run on cpu or on the first CUDA GPU, not on {name!r}; choose a GPU by CUDA_VISIBLE_DEVICES"
+        )
+    return device
 
 
 def check_rounds(rounds: int) -> None:

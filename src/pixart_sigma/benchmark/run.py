@@ -16,6 +16,7 @@ from pixart_sigma.benchmark.outcome import (
     Outcome,
     Output,
     Say,
+    benchmark_device,
     check_rounds,
     checked_options,
     chosen_dtypes,
@@ -26,7 +27,6 @@ from pixart_sigma.benchmark.training.plan_check import plan_check
 from pixart_sigma.benchmark.training.scenarios import choose as choose_training
 from pixart_sigma.benchmark.training.train_step import ablations, train_step
 from pixart_sigma.pipeline.compiler import check_compiler
-from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.pipeline.request import Request
 
 TrainingSuite = Literal["train-step", "ablations", "plan", "attention"]
@@ -51,7 +51,7 @@ def run_inference(
     Raises InvalidInput for unknown names and for numbers out of range, MissingDependency where nothing can be compiled.
     """
     options = checked_options(rounds, num_steps, batch)
-    where = resolve_device(device)
+    where = benchmark_device(device)
     chosen = choose_inference(suite, list(scenarios), where.type, batch)
     precisions = chosen_dtypes(list(dtypes))
     if compiled:
@@ -82,19 +82,22 @@ def run_training(
     compiled: also time the compiled step, in suite train-step. Raises InvalidInput for unknown names.
     """
     check_rounds(rounds)
-    where = resolve_device(device)
+    where = benchmark_device(device)
     chosen = choose_training(where.type, list(scenarios))
     keep_freed_memory()
     if suite == "train-step":
-        rows = train_step(chosen, where, rounds, compiled, say)
+        measured = train_step(chosen, where, rounds, compiled, say)
     elif suite == "ablations":
-        rows = ablations(chosen, where, rounds, say)
+        measured = ablations(chosen, where, rounds, say)
     elif suite == "plan":
-        rows = plan_check(chosen, where, rounds, say)
+        measured = plan_check(chosen, where, rounds, say)
     else:
-        rows = attention(where, rounds, say)
-    figures = collect(suite, where, {"rounds": rounds}, rows)
-    output.write(figures)
+        measured = attention(where, rounds, say)
+    rows: list[Row] = []
+    for row in measured:
+        rows.append(row)
+        figures = collect(suite, where, {"rounds": rounds}, rows)
+        output.write(figures)
     return Outcome(render(figures))
 
 
@@ -104,7 +107,7 @@ def run_memory(scenarios: Sequence[str], device: str, num_steps: int, output: Ou
     Raises InvalidInput for unknown names and for numbers out of range.
     """
     Request(("a prompt",), num_steps=num_steps)  # which knows the rule
-    where = resolve_device(device)
+    where = benchmark_device(device)
     rows: list[Row] = []
     failures = []
     for row in measure_memory(choose_memory(list(scenarios), where.type), where, num_steps, say):

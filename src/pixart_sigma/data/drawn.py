@@ -75,7 +75,7 @@ def draw_scenes(
         for offset in range(0, num_scenes, _CHUNK)
     ]
     workers = min(len(jobs), os.cpu_count() or 1)
-    if workers == 1:
+    if workers <= 1:
         for job in jobs:
             yield (job[0] - first_seed, *_draw_chunk(job))
         return

@@ -263,6 +263,7 @@ def attention_bias(
     """
     steps = torch.arange(length, device=positions.device)
     bias = F.embedding(_buckets(config, steps[None] - steps[:, None]), positions).permute(2, 0, 1)[None]
+    bias = bias.contiguous()  # as fused kernels on a GPU want it
     if attention_mask is None:
         return bias
     padding = attention_mask[:, None, None].to(bias.device) == 0

@@ -117,13 +117,21 @@ def _adherence(pictures: str, prompts: Sequence[Prompt], readings: Sequence[Read
 
 
 def _attributes(pictures: str, prompts: Sequence[Prompt], readings: Sequence[Reading]) -> list[Figure]:
-    each = [verdict for of_prompt in verdicts(prompts, readings) for verdict in of_prompt]
-    values = {name: [float(one.right) for one in each if one.attribute == name] for name in ATTRIBUTES}
-    return [
-        _figure(ATTRIBUTE, name, pictures, mean_interval(right), len(right))
-        for name, right in values.items()
-        if right
-    ]
+    of_prompts = verdicts(prompts, readings)
+    found = []
+    for name in ATTRIBUTES:
+        each = [[one.right for one in verdict if one.attribute == name] for verdict in of_prompts]
+        asked = [
+            right for right in each if right
+        ]  # a picture's together, since they are right or wrong together
+        if asked:
+            interval = bootstrap_interval(asked, _share)
+            found.append(_figure(ATTRIBUTE, name, pictures, interval, sum(map(len, asked))))
+    return found
+
+
+def _share(answers: Sequence[Sequence[bool]]) -> float:
+    return sum(map(sum, answers)) / sum(map(len, answers))
 
 
 def _clip_score(pictures: str, embeddings: Tensor | None, texts: Tensor | None) -> list[Figure]:

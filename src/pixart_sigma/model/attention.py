@@ -6,7 +6,7 @@ Knows nothing of modulation or residuals. Parameter names follow diffusers.
 
 In inference no (N, M) matrix of scores is ever whole in memory. torch's fused kernels see to that on a CPU and, for
 these head sizes and masks, on a GPU; what they refuse (bf16 on a GPU before Ampere, other devices) is cut here, unless
-it is compiled.
+it is compiled. In training their backward pass is slow on few tokens on a CPU, where attention is written out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from pixart_sigma.model.pieces import cut, in_pieces
 
 MOST_SCORES = 2**26
 """Scores written out at once in inference: 256 MiB in fp32, of which the softmax makes another."""
+
+FUSED_FROM_TOKENS = 600
+"""Image tokens from which training in bf16 on a CPU takes the fused kernel (`pixart-sigma benchmark attention`)."""
 
 
 def _projection_out(width: int) -> nn.ModuleList:
@@ -40,6 +43,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
     """
     batch, heads, num_queries, _ = queries.shape
     num_keys = keys.shape[2]
+    if torch.is_grad_enabled() and writes_out(queries.device.type, num_queries, queries.dtype):
+        return written_out(queries, keys, values, mask)
     few = batch * heads * num_queries * num_keys <= MOST_SCORES
     # A compiler cannot look into the question for a kernel, and would cut its graph there.
     whole = few or torch.is_grad_enabled() or torch.compiler.is_compiling()
@@ -56,6 +61,22 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
                 queries[:, one, some], keys[:, one], values[:, one], attn_mask=mask
             )
     return attended
+
+
+def writes_out(device_type: str, num_tokens: int, dtype: torch.dtype) -> bool:
+    """Whether training on `num_tokens` image tokens writes attention out, since that is the faster way there."""
+    return device_type == "cpu" and dtype == torch.bfloat16 and num_tokens < FUSED_FROM_TOKENS
+
+
+def written_out(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention as two products in the dtype of its inputs; the scores are kept for the backward pass.
+
+    torch's own way to write it out computes bf16 products in fp32, on a CPU at a quarter of the speed.
+    """
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ values
 
 
 def _has_kernel(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> bool:

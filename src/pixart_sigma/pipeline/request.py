@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.kv_compression import KVCompressionRequest
+from pixart_sigma.pipeline.kv_compression import KVCompressionRequest, parse_kv_compression
 from pixart_sigma.pipeline.samplers import (
     DEFAULT_GUIDANCE_SCALE,
     DEFAULT_SAMPLER,
@@ -31,7 +31,7 @@ class Request:
     """The parameters of one call; raises InvalidInput if one breaks a rule or would be ignored.
 
     `height` and `width` in pixels, both or neither (then the model's own base). `kv_compression` may be given as a
-    window (height, width) in tokens alone, and is then averaged in the deeper half of the blocks. `shortcuts`: what is
+    window alone, (height, width) in tokens or "2x2", and is then averaged in the deeper half of the blocks. `shortcuts`: what is
     left out of sampling.
     """
 
@@ -44,7 +44,7 @@ class Request:
     seed: int = 0
     num_images: int = 1
     sampler: str = DEFAULT_SAMPLER
-    kv_compression: KVCompressionRequest | tuple[int, int] | list[int] | None = None
+    kv_compression: KVCompressionRequest | tuple[int, int] | list[int] | str | None = None
     shortcuts: Shortcuts = NO_SHORTCUTS
 
     def __post_init__(self) -> None:
@@ -96,11 +96,13 @@ class Request:
         if isinstance(self.kv_compression, tuple | list):
             window = cast(tuple[int, int], tuple(self.kv_compression))
             object.__setattr__(self, "kv_compression", KVCompressionRequest(window))
+        elif isinstance(self.kv_compression, str):
+            object.__setattr__(self, "kv_compression", parse_kv_compression(self.kv_compression, None, None))
 
     @property
     def compression(self) -> KVCompressionRequest | None:
         """`kv_compression`, whole."""
-        assert not isinstance(self.kv_compression, tuple | list)
+        assert not isinstance(self.kv_compression, tuple | list | str)
         return self.kv_compression
 
 

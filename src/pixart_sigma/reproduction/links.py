@@ -23,6 +23,7 @@ LINKS = (
     "256",
     "512",
     "1024",
+    "mixed",
 )
 """In the order in which they are made."""
 _SMALLEST_SIDE = 2 * TOKEN_SIDE

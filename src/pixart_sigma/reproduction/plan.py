@@ -83,10 +83,23 @@ def estimate(recipe: Recipe, start: Estimate | None) -> Estimate:
             width = recipe.scratch.num_attention_heads * recipe.scratch.attention_head_dim
             weights = recipe.scratch.num_layers * 16.0 * width**2
         side = recipe.resolution or side
-        rate = samples_per_second(weights, side)
+        rate = _mixed_rate(recipe, weights, side)
     else:
         rate = CROPS_PER_SECOND if isinstance(recipe, AutoencoderRecipe) else CAPTIONS_PER_SECOND
     return Estimate(run.steps, samples, samples / rate, weights, side)
+
+
+def _mixed_rate(recipe: TransformerRecipe, weights: float, side: int) -> float:
+    """Where sources have sizes of their own."""
+    drawn = [
+        (source.drawn.num_scenes * source.repeats, source.resolution or side)
+        for source in recipe.data.sources
+        if source.drawn is not None
+    ]
+    if not drawn:
+        return samples_per_second(weights, side)
+    seconds = sum(number / samples_per_second(weights, each) for number, each in drawn)
+    return sum(number for number, _ in drawn) / seconds
 
 
 def samples_per_second(weights: float, side: int) -> float:

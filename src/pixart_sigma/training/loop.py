@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,9 +65,6 @@ class Task(Protocol):
     def batch(self, loaded: Any, share: float) -> Any:
         """What the model's forward takes; the loss is the samples' sum times `share`. Runs under autocast."""
 
-    def kernels(self, batch: Any) -> AbstractContextManager[None]:
-        """Which of torch's kernels the forward and backward pass of a batch take."""
-
     def record_ids(self, step: int, part: range) -> list[str]:
         """What the samples are called, for a log of steps that went wrong."""
 
@@ -122,6 +119,10 @@ def run_loop(
                 f"the data are not those of the checkpoint {newest.name}: pictures, captions or encoders were changed; "
                 "put them back, or add --allow-changed"
             )
+    if done > run.steps:
+        raise RecipeError(
+            f"the checkpoint of step {done} is beyond run.steps {run.steps}; raise it, or choose another output"
+        )
     micro = microbatch(run, processes.world)
     parts = _parts(micro, run.accumulate, processes.rank)
     keys = ((step, part) for step in range(done, run.steps) for part in parts)
@@ -165,11 +166,8 @@ def run_loop(
                 with parallel.gradients_summed(last=index == run.accumulate - 1):
                     with autocast(run, processes.device):
                         batch = task.batch(next(batches), processes.world / run.batch_size)
-                    # The backward pass too, since it may compute parts of the forward pass again.
-                    with task.kernels(batch):
-                        with autocast(run, processes.device):
-                            terms = parallel.model(batch)
-                        terms["loss"].backward()
+                        terms = parallel.model(batch)
+                    terms["loss"].backward()
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value.detach()
             outcome = _outcome(sums, parallel.clip(run.gradient_clip), stop.number, processes)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -20,7 +22,9 @@ def prefetched(load: Callable[[K], V], keys: Iterable[K], depth: int = 2) -> Gen
     To be closed by those who leave early, or what is queued is loaded first.
     """
     remaining = iter(keys)
-    with ThreadPoolExecutor(1, "prefetch") as thread:
+    # A second team of OpenMP threads would be more than there are cores, and then libgomp's workers sleep between any
+    # two loops of the training, too, for as long as the process lives.
+    with ThreadPoolExecutor(1, "prefetch", torch.set_num_threads, (1,)) as thread:
         waiting: deque[Future[V]] = deque()
         try:
             for key in remaining:

@@ -13,8 +13,9 @@ from pixart_sigma.benchmark.training.scenarios import (
     draw_features,
 )
 from pixart_sigma.benchmark.training.steps import load_libraries, our_step, plain_step
-from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches, kernel
+from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches, attention
 from pixart_sigma.errors import InvalidInput, MissingDependency
+from pixart_sigma.model import attention as model_attention
 
 CPU = torch.device("cpu")
 
@@ -43,12 +44,13 @@ def test_a_switch_changes_the_speed_and_not_the_result(name: str) -> None:
         assert found == pytest.approx(errors, rel=2e-3)
 
 
-@pytest.mark.parametrize(("choice", "math", "flash"), [("plain", True, False), ("fused", False, True)])
-def test_a_kernel_can_be_fixed(choice: Any, math: bool, flash: bool) -> None:
-    for num_tokens in (64, 4096):
-        with kernel(choice, "cpu", num_tokens, torch.bfloat16):
-            assert torch.backends.cuda.math_sdp_enabled() == math
-            assert torch.backends.cuda.flash_sdp_enabled() == flash
+@pytest.mark.parametrize(("choice", "plain"), [("plain", True), ("fused", False)])
+def test_a_kernel_can_be_fixed(choice: Any, plain: bool) -> None:
+    rule = model_attention.writes_out
+    with attention(choice):
+        assert model_attention.writes_out("cpu", 64, torch.bfloat16) == plain
+        assert model_attention.writes_out("cpu", 4096, torch.bfloat16) == plain
+    assert model_attention.writes_out is rule
 
 
 def test_features_are_the_same_every_time_and_captions_within_the_stated_lengths() -> None:

@@ -50,7 +50,7 @@ def test_the_plan_suite_compares_prediction_and_measurement() -> None:
 
 def test_the_attention_suite_has_a_row_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixart_sigma.benchmark.training.attention._TOKENS", ((16, 2),))
-    rows = attention(CPU, 1, lambda line: None)
+    rows = list(attention(CPU, 1, lambda line: None))
     assert len(rows) == 2 * 2 * 2
     assert all(row["plain / fused"] == pytest.approx(row["plain ms"] / row["fused ms"]) for row in rows)
 

@@ -4,10 +4,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention import sdpa_kernel
 
+from pixart_sigma.benchmark.training.switches import attention
 from pixart_sigma.model import KVCompression, PixArtTransformer, TransformerConfig
-from pixart_sigma.training.attention_kernel import FUSED, written_out
 from pixart_sigma.training.plan.activations import MicroBatch, activations
 
 CONFIG = {
@@ -65,8 +64,7 @@ def saved_bytes(config: TransformerConfig, bf16: bool, kernel: AbstractContextMa
 )
 def test_it_agrees_with_what_autograd_saves(precision: Any, kernel: Any, options: dict[str, Any]) -> None:
     config = TransformerConfig(**CONFIG, **options)
-    chosen = sdpa_kernel([*FUSED]) if kernel == "fused" else written_out()
-    measured = saved_bytes(config, precision == "bf16", chosen)
+    measured = saved_bytes(config, precision == "bf16", attention(kernel))
     predicted = activations(config, BATCH, 8, precision, "none", kernel).saved
     print(predicted / measured)
     assert predicted == pytest.approx(measured, rel=0.05)

@@ -15,7 +15,7 @@ from pixart_sigma.training.watching.model_card import ModelFacts, training_rows,
 HOME = "/" + "home/ann"
 FACTS = ModelFacts(
     name="cats-256",
-    resolution=256,
+    resolutions=(256,),
     training=[("Recipe", f"{HOME}/recipes/cats.toml"), ("Steps", "400 of 64 pictures")],
     sources={"cats | dogs": 12_000},
     figures={"validation_loss": 0.206412},

@@ -14,10 +14,9 @@ from pixart_sigma.benchmark.growth.measure import counted, measure
 from pixart_sigma.benchmark.growth.plot import plot_growth
 from pixart_sigma.benchmark.growth.scaling_table import curves, note
 from pixart_sigma.benchmark.growth.scenarios import SCENARIOS, TINY, Scenario, choose
-from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds, chosen_dtypes
+from pixart_sigma.benchmark.outcome import Outcome, Output, Say, benchmark_device, check_rounds, chosen_dtypes
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.errors import InvalidInput
-from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.weights.atomic import check_writable, written_whole
 
 
@@ -35,7 +34,7 @@ def run_compression(
     """
     check_rounds(rounds)
     precisions = chosen_dtypes(list(dtypes))
-    where = resolve_device(device)
+    where = benchmark_device(device)
     chosen = choose("kv-compression", list(scenarios), where.type)
     keep_freed_memory()
     rows: list[Row] = []
@@ -62,7 +61,7 @@ def run_scaling(
     """
     check_rounds(rounds)
     precisions = chosen_dtypes(list(dtypes))
-    where = resolve_device(device)
+    where = benchmark_device(device)
     chosen = choose("scaling", list(scenarios), where.type)
     if len({scenario.num_tokens for scenario in chosen}) < FEWEST_POINTS:
         raise InvalidInput(

@@ -44,6 +44,8 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
     if KEPT_MEMORY not in job.off:
         # As `generate` does; any program could, so the other side has it too.
         keep_freed_memory()
+    # cuDNN would round fp32 convolutions to TF32, each side's in its own way.
+    torch.backends.cudnn.allow_tf32 = False
     compute = _side(arguments).BUILDERS[job.scenario.work](job, watch)
 
     def run() -> dict[str, float]:

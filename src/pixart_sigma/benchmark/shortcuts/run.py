@@ -7,13 +7,12 @@ from pathlib import Path
 
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.figures import collect, render
-from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds
+from pixart_sigma.benchmark.outcome import Outcome, Output, Say, benchmark_device, check_rounds
 from pixart_sigma.benchmark.shortcuts.measure import measure_shortcuts
 from pixart_sigma.benchmark.shortcuts.scenarios import choose
 from pixart_sigma.benchmark.shortcuts.shortcuts_table import NOTE
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.evaluation.request import EvaluationRequest
-from pixart_sigma.pipeline.device import resolve_device
 from pixart_sigma.pipeline.request import Request, make_request
 from pixart_sigma.pipeline.samplers import OWN_SAMPLERS, kinds_of_model
 from pixart_sigma.weights.folder import base_resolution
@@ -35,7 +34,7 @@ def run_shortcuts(
     check_rounds(rounds)
     asked = one_picture(request)
     chosen = choose(list(scenarios), schedules, asked.num_steps, asked.guidance_scale > 1)
-    where = resolve_device(request.device)
+    where = benchmark_device(request.device)
     keep_freed_memory()
     options = {
         "model": request.folders.name,

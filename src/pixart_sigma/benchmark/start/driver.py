@@ -97,6 +97,8 @@ def _theirs(arguments: Arguments, stamp: Callable[[str], None]) -> None:
     pipeline.set_progress_bar_config(disable=True)
 
     def callback(step: int, timestep: object, latents: object) -> None:
+        if arguments["device"] == "cuda":
+            torch.cuda.synchronize()  # the step was launched, no more
         stamp("first_step")
 
     picture = pipeline(

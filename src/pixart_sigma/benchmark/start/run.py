@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pixart_sigma.benchmark.figures import collect, render
-from pixart_sigma.benchmark.outcome import Outcome, Output, Say, check_rounds
+from pixart_sigma.benchmark.outcome import Outcome, Output, Say, benchmark_device, check_rounds
 from pixart_sigma.benchmark.start.measure import measure_start
 from pixart_sigma.benchmark.start.scenarios import choose
 from pixart_sigma.benchmark.table import Row
-from pixart_sigma.pipeline.device import resolve_device
 
 
 def run_start(scenarios: Sequence[str], device: str, rounds: int, output: Output, say: Say) -> Outcome:
     """Run suite start. scenarios: names; none: all. Raises InvalidInput for unknown names and for no rounds."""
     check_rounds(rounds)
     chosen = choose(list(scenarios))
-    where = resolve_device(device)
+    where = benchmark_device(device)
     rows: list[Row] = []
     for row in measure_start(chosen, where, rounds, say):
         rows.append(row)

@@ -1,32 +1,30 @@
 """Suite attention: the fused kernel beside attention written out, forward and backward, in turns.
 
-The fastest of all rounds counts, since a kernel always does the same and only other work makes it slower. The rule in
-`training/attention_kernel.py` rests on this. Heads and tokens are those of the scenarios; captions are attended with a
-mask, as in training.
+The median round counts. The rule in `model/attention.py` rests on this. Heads and tokens are those of the scenarios;
+captions are attended with a mask, as in training.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import sdpa_kernel
 
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.scenarios import LONGEST_CAPTION, SHORTEST_CAPTION
-from pixart_sigma.training.attention_kernel import FUSED, written_out
+from pixart_sigma.model.attention import written_out
 
 _HEADS = ((4, 64), (16, 72))  # the pocket model's and XL/2's
 _TOKENS = ((64, 32), (256, 8), (1024, 2), (4096, 1))  # image tokens, and pictures at once
 _CAPTION_TOKENS = 176  # the longest caption of the scenarios, padded to a multiple of 16
 
 
-def attention(device: torch.device, rounds: int, say: Callable[[str], None]) -> list[Row]:
+def attention(device: torch.device, rounds: int, say: Callable[[str], None]) -> Iterator[Row]:
     """A row for each dtype, shape and kind; "plain / fused" above 1 means that the fused kernel is faster."""
-    rows = []
     for dtype in (torch.bfloat16, torch.float32):
         for heads, head_dim in _HEADS:
             for tokens, batch in _TOKENS:
@@ -38,18 +36,15 @@ def attention(device: torch.device, rounds: int, say: Callable[[str], None]) -> 
                     values = _heads(batch, length, heads, head_dim, dtype, device)
                     mask = _mask(batch, device) if kind == "cross" else None
                     fused, plain = _times(queries, keys, values, mask, device, rounds)
-                    rows.append(
-                        {
-                            "dtype": str(dtype).removeprefix("torch."),
-                            "heads": f"{heads} x {head_dim}",
-                            "tokens": tokens,
-                            "kind": kind,
-                            "fused ms": 1000 * fused,
-                            "plain ms": 1000 * plain,
-                            "plain / fused": plain / fused,
-                        }
-                    )
-    return rows
+                    yield {
+                        "dtype": str(dtype).removeprefix("torch."),
+                        "heads": f"{heads} x {head_dim}",
+                        "tokens": tokens,
+                        "kind": kind,
+                        "fused ms": 1000 * fused,
+                        "plain ms": 1000 * plain,
+                        "plain / fused": plain / fused,
+                    }
 
 
 def _heads(
@@ -68,17 +63,18 @@ def _mask(batch: int, device: torch.device) -> Tensor:
 def _times(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, device: torch.device, rounds: int
 ) -> tuple[float, float]:
+    ways: list[Callable[..., Tensor]] = [F.scaled_dot_product_attention, written_out]
     seconds: list[list[float]] = [[], []]
-    for _ in range(rounds + 1):
-        for kernel, times in zip((sdpa_kernel([*FUSED]), written_out()), seconds, strict=True):
+    for number in range(rounds + 1):
+        for way, times in list(zip(ways, seconds, strict=True))[:: -1 if number % 2 else 1]:
             if device.type == "cuda":
                 torch.cuda.synchronize()
             started = time.perf_counter()
-            with kernel:
-                attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+            attended = way(queries, keys, values, mask)
             attended.backward(torch.ones_like(attended))
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
             queries.grad = keys.grad = values.grad = None
-    return min(seconds[0]), min(seconds[1])
+    fused, plain = (statistics.median(times[1:]) for times in seconds)  # the first warms up
+    return fused, plain

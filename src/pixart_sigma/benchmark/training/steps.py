@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pixart_sigma.benchmark.training.scenarios import Features, Scenario
-from pixart_sigma.benchmark.training.switches import Switches, kernel
+from pixart_sigma.benchmark.training.switches import Switches, attention
 from pixart_sigma.diffusion.schedule import linear_schedule
 from pixart_sigma.errors import MissingDependency
 from pixart_sigma.model import PixArtTransformer
@@ -79,8 +79,7 @@ def our_step(scenario: Scenario, features: Features, device: torch.device, switc
     )
 
     def step() -> float:
-        chosen = kernel(switches.attention, device.type, scenario.num_tokens, torch.bfloat16)
-        with torch.autocast(device.type, dtype=torch.bfloat16), chosen:
+        with torch.autocast(device.type, dtype=torch.bfloat16), attention(switches.attention):
             terms = model(batch)
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(weights, GRADIENT_CLIP, foreach=True)

@@ -5,14 +5,12 @@ The library has no such switches; a step is put together here with other parts t
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch.nn.attention import sdpa_kernel
-
-from pixart_sigma.training.attention_kernel import FUSED, attention_kernel, written_out
+from pixart_sigma.model import attention as model_attention
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,13 @@ ABLATIONS = {
 }
 
 
-def kernel(
-    choice: Literal["rule", "fused", "plain"], device_type: str, num_tokens: int, dtype: torch.dtype
-) -> AbstractContextManager[None]:
-    """Within, attention takes this one; on a GPU "fused" leaves the choice among the fused ones to torch."""
-    if choice == "rule":
-        return attention_kernel(device_type, num_tokens, dtype)
-    return written_out() if choice == "plain" else sdpa_kernel([*FUSED])
+@contextmanager
+def attention(choice: Literal["rule", "fused", "plain"]) -> Iterator[None]:
+    """Within, training attends so, whatever the model's rule says."""
+    rule = model_attention.writes_out
+    if choice != "rule":
+        model_attention.writes_out = lambda *_: choice == "plain"
+    try:
+        yield
+    finally:
+        model_attention.writes_out = rule

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pixart_sigma.benchmark.processes import Task, Worker, started, take_turns
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.scenarios import Scenario, draw_features
 from pixart_sigma.benchmark.training.switches import ABLATIONS, Switches
+from pixart_sigma.errors import PixArtSigmaError
 from pixart_sigma.training.plan.cost import forward_flops
 from pixart_sigma.training.plan.hardware import GPUS
 
@@ -27,6 +28,8 @@ PLAIN = "diffusers + accelerate"
 OURS = "ours"
 COMPILED = "ours, compiled"
 _WORKER = "pixart_sigma.benchmark.training.worker"
+_ALLOWED = 0.01
+"""Of the error: each side rounds in places of its own."""
 
 
 def train_step(
@@ -35,44 +38,41 @@ def train_step(
     rounds: int,
     compiled: bool,
     say: Callable[[str], None],
-) -> list[Row]:
+) -> Iterator[Row]:
     """Every row of every scenario; `say` is told what is going on.
 
-    Raises MissingDependency without accelerate, PixArtSigmaError if a process ends early.
+    Raises MissingDependency without accelerate, PixArtSigmaError if a process ends early or the sides' first errors
+    differ.
     """
-    rows = []
     for scenario in scenarios:
         say(_describe(scenario))
         sides = {PLAIN: ("plain", Switches()), OURS: ("ours", Switches())}
         if compiled:
             sides[COMPILED] = ("ours", replace(Switches(), compiled=True))
-        rows += _rows(scenario, _timed(scenario, sides, device, rounds), device)
-    return rows
+        workers = _timed(scenario, sides, device, rounds)
+        _check_equal(scenario, workers)
+        yield from _rows(scenario, workers, device)
 
 
 def ablations(
     scenarios: Sequence[Scenario], device: torch.device, rounds: int, say: Callable[[str], None]
-) -> list[Row]:
+) -> Iterator[Row]:
     """Suite ablations: ours beside ours with one thing changed, two processes at a time. Raises as `train_step`."""
-    rows = []
     for scenario in scenarios:
         for name, switches in ABLATIONS.items():
             say(f"{scenario.name}: {name}")
             sides = {OURS: ("ours", Switches()), name: ("ours", switches)}
             whole, changed = _timed(scenario, sides, device, rounds)
             before, after = statistics.median(whole.seconds), statistics.median(changed.seconds)
-            rows.append(
-                {
-                    "scenario": scenario.name,
-                    "ours, but": name,
-                    "s/step": after,
-                    "ours s/step": before,
-                    "time": f"{after / before:.2f}x",
-                    "peak MiB": _mebibytes(changed),
-                    "ours peak MiB": _mebibytes(whole),
-                }
-            )
-    return rows
+            yield {
+                "scenario": scenario.name,
+                "ours, but": name,
+                "s/step": after,
+                "ours s/step": before,
+                "time": f"{after / before:.2f}x",
+                "peak MiB": _mebibytes(changed),
+                "ours peak MiB": _mebibytes(whole),
+            }
 
 
 def step_task(scenario: Scenario, name: str, side: str, switches: Switches, device: torch.device) -> Task:
@@ -94,6 +94,17 @@ def _timed(
     with tempfile.TemporaryDirectory() as folder, started(tasks, Path(folder)) as workers:
         take_turns(workers, rounds)
         return workers
+
+
+def _check_equal(scenario: Scenario, workers: Sequence[Worker]) -> None:
+    """Before any update all sides compute the same error, to the rounding of bf16."""
+    plain, *others = ((worker.name, worker.ready["losses"][0]) for worker in workers)
+    for name, error in others:
+        if abs(error - plain[1]) > _ALLOWED * plain[1]:
+            raise PixArtSigmaError(
+                f"{scenario.name}: the first error of {name} is {error:.5f} and that of {plain[0]} {plain[1]:.5f}; "
+                f"they may differ by {_ALLOWED:.0%}, so the sides do not compute the same"
+            )
 
 
 def _describe(scenario: Scenario) -> str:

@@ -26,9 +26,10 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
     (scenario,) = choose(device.type, [arguments["scenario"]])
     switches = Switches(**arguments["switches"])
     features = draw_features(scenario)
+    if switches.keep_memory:
+        # As `train` does; any program could, so the other side has it too.
+        keep_freed_memory()
     if arguments["side"] == "ours":
-        if switches.keep_memory:
-            keep_freed_memory()
         step = our_step(scenario, features, device, switches)
     else:
         step = plain_step(scenario, features, device)

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 from pixart_sigma.benchmark.figures import collect, render
 from pixart_sigma.benchmark.inference.scenarios import choose
-from pixart_sigma.benchmark.outcome import Outcome, Output, Say, checked_options, chosen_dtypes
+from pixart_sigma.benchmark.outcome import (
+    Outcome,
+    Output,
+    Say,
+    benchmark_device,
+    checked_options,
+    chosen_dtypes,
+)
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.waterfall.measure import Suite, measure_waterfall
 from pixart_sigma.pipeline.compiler import check_compiler
-from pixart_sigma.pipeline.device import resolve_device
 
 
 def run_waterfall(
@@ -31,7 +37,7 @@ def run_waterfall(
     Raises InvalidInput for unknown names and for numbers out of range, MissingDependency where nothing can be compiled.
     """
     options = checked_options(rounds, num_steps, batch)
-    where = resolve_device(device)
+    where = benchmark_device(device)
     chosen = choose(suite, list(scenarios), where.type, batch)
     precisions = chosen_dtypes(list(dtypes))
     if compiled:

@@ -92,7 +92,7 @@ def parallelise(
     Raises RecipeError if groups of shard_size do not divide the processes.
     """
     recompute_activations(blocks, recipe.activation_checkpointing)
-    if run.compile:
+    if run.compile and blocks:
         # DDP would cut the graphs at its buckets, and cannot cut those that recompute; a graph a block is fine enough.
         torch._dynamo.config.optimize_ddp = False
         check_compiler()

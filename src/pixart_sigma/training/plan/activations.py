@@ -75,7 +75,7 @@ def activations(
         saved, again = config.num_layers * _FP32 * tokens * config.width, largest
     else:
         kept = [
-            _FP32 * tokens * config.width + _products(config, batch, grid, index, element)
+            _FP32 * tokens * config.width + _products(config, batch, grid, index, element, kernel)
             for index in range(config.num_layers)
         ]
         saved, again = sum(kept), largest - min(kept)
@@ -120,7 +120,7 @@ def _block(
     if kernel == "fused":
         total += 2 * _FP32 * tokens * heads  # logarithms of the sums
     else:
-        probabilities = tokens * heads * (keys / samples + captions)
+        probabilities = tokens * heads * (_kept(config, grid, index) + captions)
         copies = 2 * samples * captions * width  # the caption's keys and values
         total += element * (probabilities + copies)
     # Mean and deviation of the norms; the block's modulation rows, stacked and unstacked.
@@ -128,16 +128,23 @@ def _block(
 
 
 def _products(
-    config: TransformerConfig, batch: MicroBatch, grid: tuple[int, int], index: int, element: int
+    config: TransformerConfig,
+    batch: MicroBatch,
+    grid: tuple[int, int],
+    index: int,
+    element: int,
+    kernel: AttentionKernel,
 ) -> float:
-    """The results of one block's matrix products and attention."""
+    """The results of one block's matrix products and attention; written out, the scores are such a product."""
     tokens = batch.batch_size * grid[0] * grid[1]
     keys = batch.batch_size * _kept(config, grid, index)
     # q, attended, out; the caption's q, attended, out; the MLP's two.
     per_token = 3 + 3 + MLP_RATIO + 1
     by_token = _convolves(config, grid, index) and not combines(keys, config.width)
     projected = batch.batch_size * _sources(config, grid, index) if by_token else keys
-    return float(element * config.width * (per_token * tokens + 2 * projected))
+    attended = _kept(config, grid, index) + batch.padded_caption_tokens
+    scores = tokens * config.num_attention_heads * attended if kernel == "plain" else 0
+    return float(element * (config.width * (per_token * tokens + 2 * projected) + scores))
 
 
 def _ends(
@@ -146,7 +153,7 @@ def _ends(
     """What lies before and behind the blocks: captions and their keys and values, the last norm, the output."""
     width = config.width
     real = batch.batch_size * batch.caption_tokens
-    # Attention written out keeps fp32 copies of the padded ones instead, which the blocks count.
+    # Attention written out keeps other copies of the padded ones instead, which the blocks count.
     padded = batch.batch_size * batch.padded_caption_tokens if kernel == "fused" else 0
     keys_and_values = 2 * config.num_layers * width * element * (real + padded)
     projection = element * real * (config.caption_channels + 4 * width)

@@ -11,7 +11,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixart_sigma.errors import InvalidInput
+from pixart_sigma.model.attention import attend
 
 GIB = 2**30
 _UPDATED_MATRICES = 16
@@ -98,10 +98,9 @@ def measured_rates(
     device: torch.device,
     dtype: torch.dtype,
     shape: Shape,
-    kernel: Callable[[], AbstractContextManager[None]] = nullcontext,
     repeats: int = 5,
 ) -> Rates:
-    """Time an MLP's two products, self-attention under `kernel`, and norms, additions and GELU, on random numbers."""
+    """Time an MLP's two products, self-attention, and norms, additions and GELU, on random numbers."""
     rows, width = shape.batch * shape.tokens, shape.width
     wide = torch.randn(4 * width, width, device=device, dtype=dtype).mul_(width**-0.5).requires_grad_()
     narrow = torch.randn(width, 4 * width, device=device, dtype=dtype).mul_(width**-0.5).requires_grad_()
@@ -117,8 +116,7 @@ def measured_rates(
         return F.linear(F.linear(tokens, wide), narrow)
 
     def attention() -> Tensor:
-        with kernel():
-            return F.scaled_dot_product_attention(queries, keys, values)
+        return attend(queries, keys, values)
 
     def norm() -> Tensor:
         return stream + F.layer_norm(stream, (width,)) * 0.5

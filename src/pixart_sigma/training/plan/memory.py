@@ -14,7 +14,7 @@ import torch
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model import TransformerConfig
-from pixart_sigma.training.plan.activations import MicroBatch, Precision, activations
+from pixart_sigma.training.plan.activations import AttentionKernel, MicroBatch, Precision, activations
 from pixart_sigma.training.plan.cost import (
     ActivationCheckpointing,
     AutoencoderShape,
@@ -91,6 +91,7 @@ def rank_memory(
     lora_base: LoraBase = "bf16",
     autoencoder: AutoencoderShape | None = None,
     text_encoder: T5Shape | None = None,
+    kernel: AttentionKernel = "fused",
 ) -> Memory:
     """The memory of one rank; weights, their gradients, averages and optimiser state are fp32.
 
@@ -102,7 +103,7 @@ def rank_memory(
     num_trained = num_elements(trained)
     frozen = 0.0 if lora is None else frozen_bytes(shapes, lora_base)
     element = _BF16 if precision == "bf16" else _FP32
-    kept = activations(config, batch, latent_scale, precision, checkpointing)
+    kept = activations(config, batch, latent_scale, precision, checkpointing, kernel)
     copies = _copies(shapes, trained, sharding, element, lora is not None, lora_base)
     if checkpointing != "none" and shards == 1:
         # Blocks that are computed again cast their weights again: the copies go when the forward pass ends, before

@@ -56,6 +56,10 @@ def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency:
     if len(sides) > 1:
         smaller = ", ".join(f"{each} px" for each in sorted(sides)[:-1])
         lines.append(f"all steps are counted at {side} px; those at {smaller} take less")
+    if recipe.train_text_encoder:
+        lines.append(
+            "the text encoder learns along: its weights, gradients and backward pass are not counted"
+        )
     if assumed:
         lines.append(f"{assumed} is not there yet: XL/2 with T5-XXL and the released autoencoders is assumed")
     return "\n".join(lines)

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model import TransformerConfig
+from pixart_sigma.model.attention import writes_out
 from pixart_sigma.resolution import LATENT_SCALE
 from pixart_sigma.training.plan.activations import MicroBatch, Precision
 from pixart_sigma.training.plan.cost import (
@@ -217,9 +220,13 @@ def _memory(config: TransformerConfig, inputs: PlanInputs) -> Memory:
         # As the trainer reads "auto".
         strategy = "ddp" if inputs.strategy == "auto" else inputs.strategy
         sharding = Sharding(strategy, inputs.gpus, inputs.shard_size)
+    batch = _micro_batch(inputs)
+    rows, columns = token_grid(config, batch.height, batch.width, inputs.latent_scale)
+    dtype = torch.bfloat16 if inputs.precision == "bf16" else torch.float32
+    plain = writes_out("cpu" if inputs.gpu == "cpu" else "cuda", rows * columns, dtype)
     return rank_memory(
         config,
-        _micro_batch(inputs),
+        batch,
         inputs.latent_scale,
         sharding,
         inputs.optimizer,
@@ -230,6 +237,7 @@ def _memory(config: TransformerConfig, inputs: PlanInputs) -> Memory:
         inputs.lora_base,
         inputs.autoencoder,
         inputs.text_encoder,
+        "plain" if plain else "fused",
     )
 
 

@@ -11,6 +11,9 @@ from pixart_sigma.errors import InvalidInput
 from pixart_sigma.resolution import aspect_buckets
 from pixart_sigma.training.recipe.section import Fraction, Section, check_resolution
 
+NUM_TRAINING_SEEDS = 10**9
+"""Scenes of the drawn world that may be trained on; those behind them are for validation, judges and evaluation."""
+
 
 class DrawnRecipe(Section):
     """Scenes of the drawn world, seeds first_seed … first_seed + num_scenes - 1, drawn at the source's resolution."""
@@ -116,6 +119,12 @@ class DataRecipe(Section):
             self.refuse_ignored(
                 {"workers"}, "with cached latents; it is for pictures that are decoded at every step"
             )
+        for source in self.sources:
+            if source.drawn is not None and source.drawn.seeds.stop > NUM_TRAINING_SEEDS:
+                raise ValueError(
+                    f"scenes from seed {NUM_TRAINING_SEEDS} on are for validation and evaluation, but "
+                    f"{source.drawn.seeds.stop - 1} is trained on; choose a lower data.sources.*.drawn.first_seed"
+                )
         if self.validation is not None:
             self.validation.refuse_ignored({"repeats"}, "by validation")
             if any(self.validation.overlaps(source) for source in self.sources):

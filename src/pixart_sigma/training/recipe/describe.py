@@ -148,6 +148,7 @@ def _data(data: DataRecipe) -> str:
 
 def _source(source: SourceRecipe) -> str:
     times = f" {source.repeats} times" if source.repeats > 1 else ""
+    times += f" at {source.resolution} px" if source.resolution is not None else ""
     if source.drawn is not None:
         return f"{source.drawn.num_scenes:,} drawn scenes{times}"
     return f"{source.kind} {source.place}{times}"

@@ -120,12 +120,14 @@ class AutoencoderRecipe(_SmallTraining):
     pool: PoolRecipe
     model: AutoencoderModelRecipe = AutoencoderModelRecipe()
     loss: AutoencoderLossRecipe = AutoencoderLossRecipe()
-    image_sizes: tuple[PositiveInt, ...] = (128, 256)
+    image_sizes: tuple[PositiveInt, ...] = Field((128, 256), min_length=1)
     crop_size: PositiveInt = 64
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def _sizes_fit(self) -> Self:
         factor = 2 ** (len(self.model.block_out_channels) - 1)
+        if odd := [size for size in self.image_sizes if size % factor]:
+            raise ValueError(f"image_sizes must be multiples of {factor}, not {odd[0]}")
         if self.crop_size % factor or self.crop_size > min(self.image_sizes):
             raise ValueError(
                 f"crop_size {self.crop_size} must be a multiple of {factor} and at most {min(self.image_sizes)}"

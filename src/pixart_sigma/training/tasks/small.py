@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 from torch import nn
 
 from pixart_sigma.data.drawn import world_fingerprint
@@ -28,7 +26,3 @@ class SmallTask:
         """None: compiling makes the autoencoder slower (docs/log.md), captions' lengths vary, and both are too small to
         be sharded."""
         return []
-
-    def kernels(self, batch: object) -> AbstractContextManager[None]:
-        """torch's own choice."""
-        return nullcontext()

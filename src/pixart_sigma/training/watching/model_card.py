@@ -35,7 +35,7 @@ class ModelFacts:
     """
 
     name: str
-    resolution: int
+    resolutions: Sequence[int]
     training: Sequence[tuple[str, str]]
     sources: Mapping[str, int] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def training_rows(recipe: TransformerRecipe, recipe_name: str | None = None) -> 
     rows = [
         ("Recipe", recipe_name or ""),
         ("Steps", f"{run.steps:,} of {run.batch_size:,} pictures"),
-        ("Resolution", f"{recipe.resolution}², {recipe.data.buckets} buckets" if recipe.resolution else ""),
+        ("Resolution", _resolution(recipe)),
         ("Predicts", f"{_PREDICTIONS[objective.prediction_type]} (`{objective.prediction_type}`)"),
         ("Timesteps", timesteps),
         ("Weighting", f"min-SNR, γ {objective.min_snr_gamma:g}" if objective.min_snr_gamma else ""),
@@ -111,6 +111,13 @@ def training_rows(recipe: TransformerRecipe, recipe_name: str | None = None) -> 
         ("Blend", _blend(recipe.export.blend) if recipe.export.blend is not None else ""),
     ]
     return [(label, words) for label, words in rows if words]
+
+
+def _resolution(recipe: TransformerRecipe) -> str:
+    if not recipe.resolution:
+        return ""
+    sizes = _sizes([source.resolution or recipe.resolution for source in recipe.data.sources])
+    return f"{sizes}, {recipe.data.buckets} buckets"
 
 
 def _blend(blend: BlendRecipe) -> str:
@@ -140,10 +147,15 @@ def _arguments(facts: ModelFacts) -> str:
 
 def _limits(facts: ModelFacts) -> list[str]:
     return [
-        f"It was trained around {facts.resolution}²; sizes far from that are untried.",
+        f"It was trained around {_sizes(facts.resolutions)}; sizes far from that are untried.",
         "It draws what its pictures and captions taught it, with their gaps and leanings.",
         "Nothing filters what it makes.",
     ]
+
+
+def _sizes(resolutions: Sequence[int]) -> str:
+    *others, last = (f"{resolution}²" for resolution in sorted(set(resolutions)))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _cell(text: str) -> str:

@@ -80,7 +80,9 @@ def open_data(recipe: TransformerRecipe, parts: Parts, output: Path, processes: 
         validation = tables.dataset([tables.source(recipe.data.validation, "validation", 1)])
     names = [_name(source) for source in recipe.data.sources]
     names += [f"class images: {recipe.data.class_images.prompt}"] if recipe.data.class_images else []
-    counts = {name: source.table.num_rows for name, source in zip(names, sources, strict=True)}
+    counts: dict[str, int] = {}
+    for name, source in zip(names, sources, strict=True):
+        counts[name] = counts.get(name, 0) + source.table.num_rows
     return RunData(training, order, validation, tables.bucket_of(parts.resolution)(1, 1), counts)
 
 

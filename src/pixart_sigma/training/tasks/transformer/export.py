@@ -97,7 +97,7 @@ def model_facts(
     )
     return ModelFacts(
         name=name,
-        resolution=parts.resolution,
+        resolutions=[source.resolution or parts.resolution for source in recipe.data.sources],
         training=training_rows(recipe),
         sources=data.sources,
         figures=figures,

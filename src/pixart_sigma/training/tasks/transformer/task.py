@@ -10,7 +10,6 @@ for who prepares the data first.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from pixart_sigma.pipeline.noise import seeded_noise
 from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.pipeline.profiles import DIFFUSERS
 from pixart_sigma.training.adapters import check_adapters, inject
-from pixart_sigma.training.attention_kernel import attention_kernel
 from pixart_sigma.training.blend import read_other
 from pixart_sigma.training.latent_scaling import (
     choose_scaling,
@@ -36,6 +34,7 @@ from pixart_sigma.training.latent_scaling import (
 from pixart_sigma.training.null_caption import null_caption_change, put_null_captions
 from pixart_sigma.training.precision import autocast
 from pixart_sigma.training.recipe import TransformerRecipe
+from pixart_sigma.training.recipe.process import microbatch
 from pixart_sigma.training.surgery import summarise, write_surgery_log
 from pixart_sigma.training.tasks.transformer.data import RunData, open_data
 from pixart_sigma.training.tasks.transformer.draws import (
@@ -78,6 +77,7 @@ class TransformerTask:
     def __init__(self, recipe: TransformerRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
         self._device = device = processes.device
+        self._microbatch = microbatch(recipe.run, processes.world)
         # bf16 halves T5-XXL; one that learns begins with the weights as they are.
         rounded = device.type != "cpu" and not recipe.train_text_encoder
         parts = load_parts(recipe, torch.bfloat16 if rounded else torch.float32)
@@ -157,13 +157,6 @@ class TransformerTask:
             aspect_ratio=ratios,
             kept_tokens=None if loaded.kept_tokens is None else loaded.kept_tokens.to(device),
         )
-
-    def kernels(self, batch: TransformerBatch) -> AbstractContextManager[None]:
-        """The attention kernel that is the fastest for the batch's number of tokens."""
-        patch = self._parts.transformer.config.patch_size
-        num_tokens = batch.latents.shape[2] * batch.latents.shape[3] // patch**2
-        dtype = torch.bfloat16 if self._recipe.run.precision == "bf16" else torch.float32
-        return attention_kernel(self._device.type, num_tokens, dtype)
 
     def record_ids(self, step: int, part: range) -> list[str]:
         """The keys of the records in their tables."""
@@ -302,8 +295,8 @@ class TransformerTask:
         sums: dict[str, float] = {}
         done = 0
         for shape, records in by_shape.items():
-            for first in range(0, len(records), run.batch_size):
-                some = records[first : first + run.batch_size]
+            for first in range(0, len(records), self._microbatch):
+                some = records[first : first + self._microbatch]
                 # A step and an epoch that training never has.
                 keys = SampleKeys(run.seed, -1, -1, len(data), range(done, done + len(some)))
                 loaded = self._load(data, some, shape, keys)
