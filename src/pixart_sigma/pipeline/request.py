@@ -31,8 +31,8 @@ class Request:
     """The parameters of one call; raises InvalidInput if one breaks a rule or would be ignored.
 
     `height` and `width` in pixels, both or neither (then the model's own base). `kv_compression` may be given as a
-    window alone, (height, width) in tokens or "2x2", and is then averaged in the deeper half of the blocks. `shortcuts`: what is
-    left out of sampling.
+    window alone, (height, width) in tokens or "2x2", and is then averaged in the deeper half of the blocks.
+    `shortcuts`: what is left out of sampling.
     """
 
     prompts: tuple[str, ...]
