@@ -66,6 +66,10 @@ def test_half_a_pool_is_not_a_pool(tmp_path: Path) -> None:
     assert image_pool(tmp_path, 0, 2, 32, 32).images.any()
 
 
+def test_nothing_is_drawn_of_no_scenes() -> None:
+    assert list(draw_scenes(5, 0, 32, 32)) == []
+
+
 def test_processes_draw_the_same_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = np.concatenate([images for _, images, _ in draw_scenes(0, 6, 32, 32)])
     monkeypatch.setattr(drawn, "_CHUNK", 2)

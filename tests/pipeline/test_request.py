@@ -68,6 +68,7 @@ def test_bad_input_is_refused(options: dict[str, Any], message: str) -> None:
 
 def test_a_window_alone_is_averaged_in_the_deeper_half() -> None:
     request = Request(("a red house",), kv_compression=(2, 1))
+    assert request == Request(("a red house",), kv_compression="2x1")
     assert request.compression == KVCompressionRequest((2, 1), "average", "deep")
     assert request == Request(("a red house",), kv_compression=KVCompressionRequest((2, 1)))
     assert Request(("a red house",)).compression is None

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +75,6 @@ class Regression:
         if step == self._signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return inputs, share * (float("nan") if step in self._poison_at else 1.0)
-
-    def kernels(self, batch: Any) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def record_ids(self, step: int, part: range) -> list[str]:
         return [f"record-{step}-{position}" for position in part]
@@ -189,6 +185,12 @@ def test_a_validation_that_a_kill_cut_off_is_made_up_for(tmp_path: Path) -> None
     assert torch.equal(again.validated[0], task.validated[-1])
     run_loop(once := Regression(), recipe(steps=6), tmp_path, ALONE)
     assert once.validated == []
+
+
+def test_a_checkpoint_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    run_loop(Regression(), recipe(steps=6), tmp_path, ALONE)
+    with pytest.raises(RecipeError, match=r"checkpoint of step 6 is beyond run\.steps 4"):
+        run_loop(Regression(), recipe(steps=4), tmp_path, ALONE, allow_changed=True)
 
 
 def test_other_data_are_refused_on_resuming_unless_allowed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pixart_sigma.errors import RecipeError
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
     TransformerRecipe,
@@ -153,3 +154,9 @@ def test_the_tutorials_lora_fits_two_cores() -> None:
     assert (recipe.run.batch_size, recipe.resolution, recipe.run.compile) == (8, 256, False)
     assert recipe.data.partial_batches == "wrap"
     assert recipe.data.latents == recipe.data.embeddings == "cached"
+
+
+def test_scenes_of_the_evaluation_are_not_trained_on() -> None:
+    override = "data.sources.0.drawn.first_seed=999999999"
+    with pytest.raises(RecipeError, match=r"seed 1000000000 on are for validation.*first_seed"):
+        load_recipe("pocket-256", [override])

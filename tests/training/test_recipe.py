@@ -78,6 +78,8 @@ def test_overrides_are_toml_and_bare_words_are_strings(tmp_path: Path) -> None:
         ("optimizer.matrix_learning_rate=0.1", "matrix_learning_rate"),
         ("model.norm_num_groups=7", "norm_num_groups 7"),
         ("crop_size=60", "crop_size 60"),
+        ("image_sizes=[128, 100]", "multiples of 8, not 100"),
+        ("image_sizes=[]", "image_sizes"),
     ],
 )
 def test_a_broken_rule_is_named_in_one_line(tmp_path: Path, override: str, told: str) -> None:

@@ -1,16 +1,18 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from pixart_sigma.benchmark.outcome import benchmark_device
 from pixart_sigma.benchmark.run import Output, run_training
 from pixart_sigma.benchmark.training import train_step as suite
 from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
 from pixart_sigma.benchmark.training.scenarios import TINY
 from pixart_sigma.benchmark.training.switches import Switches
-from pixart_sigma.errors import InvalidInput
+from pixart_sigma.errors import InvalidInput, PixArtSigmaError
 
 CPU = torch.device("cpu")
 
@@ -62,3 +64,25 @@ def test_what_cannot_be_is_refused() -> None:
     ):
         with pytest.raises(InvalidInput, match=message):
             run_training("plan", scenarios, "cpu", rounds, False, Output(), lambda line: None)
+
+
+def test_sides_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(*_: object) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(name=name, ready={"losses": [loss]})
+            for name, loss in (("plain", 1.0), ("ours", 1.02))
+        ]
+
+    monkeypatch.setattr(suite, "_timed", timed)
+    with pytest.raises(
+        PixArtSigmaError, match=r"tiny: the first error of ours is 1.02000 and that of plain 1.00000"
+    ):
+        list(suite.train_step([TINY], CPU, 1, False, lambda line: None))
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:1"])
+def test_benchmarks_take_the_cpu_or_the_first_gpu(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr("pixart_sigma.benchmark.outcome.resolve_device", torch.device)
+    assert benchmark_device("cpu") == torch.device("cpu")
+    with pytest.raises(InvalidInput, match="CUDA_VISIBLE_DEVICES"):
+        benchmark_device(device)
