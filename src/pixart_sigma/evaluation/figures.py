@@ -121,9 +121,8 @@ def _attributes(pictures: str, prompts: Sequence[Prompt], readings: Sequence[Rea
     found = []
     for name in ATTRIBUTES:
         each = [[one.right for one in verdict if one.attribute == name] for verdict in of_prompts]
-        asked = [
-            right for right in each if right
-        ]  # a picture's together, since they are right or wrong together
+        # By picture, since what is read on one is right or wrong together.
+        asked = [right for right in each if right]
         if asked:
             interval = bootstrap_interval(asked, _share)
             found.append(_figure(ATTRIBUTE, name, pictures, interval, sum(map(len, asked))))

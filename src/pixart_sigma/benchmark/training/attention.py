@@ -7,13 +7,13 @@ captions are attended with a mask, as in training.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixart_sigma.benchmark.serving import seconds_now
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.benchmark.training.scenarios import LONGEST_CAPTION, SHORTEST_CAPTION
 from pixart_sigma.model.attention import written_out
@@ -67,14 +67,10 @@ def _times(
     seconds: list[list[float]] = [[], []]
     for number in range(rounds + 1):
         for way, times in list(zip(ways, seconds, strict=True))[:: -1 if number % 2 else 1]:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
+            started = seconds_now(device)
             attended = way(queries, keys, values, mask)
             attended.backward(torch.ones_like(attended))
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
+            times.append(seconds_now(device) - started)
             queries.grad = keys.grad = values.grad = None
     fused, plain = (statistics.median(times[1:]) for times in seconds)  # the first warms up
     return fused, plain

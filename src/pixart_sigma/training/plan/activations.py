@@ -120,9 +120,8 @@ def _block(
     if kernel == "fused":
         total += 2 * _FP32 * tokens * heads  # logarithms of the sums
     else:
-        probabilities = tokens * heads * (_kept(config, grid, index) + captions)
         copies = 2 * samples * captions * width  # the caption's keys and values
-        total += element * (probabilities + copies)
+        total += element * (_scores(config, batch, grid, index) + copies)
     # Mean and deviation of the norms; the block's modulation rows, stacked and unstacked.
     return total + 4 * _FP32 * tokens + 8 * _FP32 * samples * width
 
@@ -142,8 +141,7 @@ def _products(
     per_token = 3 + 3 + MLP_RATIO + 1
     by_token = _convolves(config, grid, index) and not combines(keys, config.width)
     projected = batch.batch_size * _sources(config, grid, index) if by_token else keys
-    attended = _kept(config, grid, index) + batch.padded_caption_tokens
-    scores = tokens * config.num_attention_heads * attended if kernel == "plain" else 0
+    scores = _scores(config, batch, grid, index) if kernel == "plain" else 0
     return float(element * (config.width * (per_token * tokens + 2 * projected) + scores))
 
 
@@ -167,6 +165,12 @@ def _kept(config: TransformerConfig, grid: tuple[int, int], index: int) -> int:
     if compression is None or index not in compression.blocks or not compression.applies(grid):
         return grid[0] * grid[1]
     return num_kept_tokens(grid, compression.window)
+
+
+def _scores(config: TransformerConfig, batch: MicroBatch, grid: tuple[int, int], index: int) -> int:
+    """How many one block's self-attention and cross-attention have, and as many probabilities."""
+    attended = _kept(config, grid, index) + batch.padded_caption_tokens
+    return batch.batch_size * grid[0] * grid[1] * config.num_attention_heads * attended
 
 
 def _sources(config: TransformerConfig, grid: tuple[int, int], index: int) -> int:
