@@ -15,6 +15,8 @@ from pixart_sigma.training.recipe.describe import describe, missing
             "an autoencoder, on crops of 64 px from 2,400 scenes at 128 px and 256 px and 512 px",
         ),
         ("pocket-text-encoder", [], "a text encoder, on the captions of 10,000 scenes, 25% masked"),
+        ("pocket-reader", [], "the text encoder of runs/mixed/export, to tell what the captions of 60,000"),
+        ("pocket-binding", [], "text encoder from runs/reader/export"),
         ("pocket-checker", [], "a checker, on 12,000 scenes at each of 128 px and 256 px"),
         (
             "pocket-image-text",

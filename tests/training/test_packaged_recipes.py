@@ -5,6 +5,7 @@ import pytest
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
+    CaptionReaderRecipe,
     TransformerRecipe,
     load_recipe,
     packaged_recipes,
@@ -31,7 +32,7 @@ def transformer(name: str) -> TransformerRecipe:
 
 def test_these_are_packaged() -> None:
     chain = {name.removeprefix("pocket-") for name in CHAIN} | {"alpha", "alpha-autoencoder", "autoencoder"}
-    pocket = chain | {"text-encoder", "lora"}
+    pocket = chain | {"text-encoder", "reader", "lora"}
     judges = {"checker", "image-text"}
     others = {"study-base", "study-tune", "sigma-512-lora", "sigma-512-pokemon", "sigma-512-dreambooth"}
     assert set(packaged_recipes()) == STAGES.keys() | others | {f"pocket-{name}" for name in pocket | judges}
@@ -91,7 +92,15 @@ def test_fine_tunes_are_for_few_pictures() -> None:
         assert recipe.resolution == 512
 
 
-CHAIN = ("pocket-vae-swap", "pocket-captions", "pocket-256", "pocket-512", "pocket-1024", "pocket-mixed")
+CHAIN = (
+    "pocket-vae-swap",
+    "pocket-captions",
+    "pocket-256",
+    "pocket-512",
+    "pocket-1024",
+    "pocket-mixed",
+    "pocket-binding",
+)
 
 
 def test_every_link_of_the_pocket_chain_starts_from_the_one_before() -> None:
@@ -101,12 +110,19 @@ def test_every_link_of_the_pocket_chain_starts_from_the_one_before() -> None:
     links = [transformer(name).start for name in CHAIN]
     models = [str(link.model) for link in links if link is not None]
     assert models == [
-        f"runs/{name}/export" for name in ("alpha", "vae-swap", "captions", "256", "512", "1024")
+        f"runs/{name}/export" for name in ("alpha", "vae-swap", "captions", "256", "512", "1024", "mixed")
     ]
+    reader, binding = load_recipe("pocket-reader"), links[-1]
+    assert isinstance(reader, CaptionReaderRecipe)
+    assert str(reader.start) == models[-1]
+    assert binding is not None
+    assert str(binding.text_encoder) == "runs/reader/export"
 
 
 def test_the_pocket_chain_does_what_the_paper_does() -> None:
-    alpha, swap, captions, fine, _, large, mixed = (transformer(name) for name in ("pocket-alpha", *CHAIN))
+    alpha, swap, captions, fine, _, large, mixed, binding = (
+        transformer(name) for name in ("pocket-alpha", *CHAIN)
+    )
     assert alpha.scratch is not None
     assert alpha.scratch.caption_length == 120
     assert alpha.captions.mix.keys() == swap.captions.mix.keys() == {"short", "hallucinated"}
@@ -120,11 +136,12 @@ def test_the_pocket_chain_does_what_the_paper_does() -> None:
     assert compression is not None
     assert (compression.window, compression.blocks, compression.init) == ((2, 2), "deep", "average")
     assert [source.resolution or mixed.resolution for source in mixed.data.sources] == [128, 256, 512, 1024]
+    assert binding.data == mixed.data
 
 
 def test_the_pocket_chain_shares_what_it_does_not_change() -> None:
     recipes = [transformer(name) for name in ("pocket-alpha", *CHAIN)]
-    assert [recipe.resolution for recipe in recipes] == [128, 128, 128, 256, 512, 1024, 256]
+    assert [recipe.resolution for recipe in recipes] == [128, 128, 128, 256, 512, 1024, 256, 256]
     for recipe in recipes:
         assert recipe.objective == recipes[0].objective
         assert (recipe.optimizer.kind, recipe.data.buckets) == ("muon", "square")

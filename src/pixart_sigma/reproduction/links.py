@@ -24,6 +24,8 @@ LINKS = (
     "512",
     "1024",
     "mixed",
+    "reader",
+    "binding",
 )
 """In the order in which they are made."""
 _SMALLEST_SIDE = 2 * TOKEN_SIDE

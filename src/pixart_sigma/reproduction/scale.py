@@ -79,6 +79,7 @@ FAST = Scale(
             "model.block_out_channels=[8, 8, 8, 8]",
         ),
         "text-encoder": (*_FEW_STEPS, "run.batch_size=2", "num_scenes=64", "num_validation=4"),
+        "caption-reader": (*_FEW_STEPS, "run.batch_size=2", "num_scenes=8", "num_validation=4"),
     },
     num_prompts=4,
     num_steps=1,

@@ -18,6 +18,7 @@ from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.training.recipe import (
     AutoencoderRecipe,
+    CaptionReaderRecipe,
     CheckerRecipe,
     ImageTextRecipe,
     Recipe,
@@ -93,6 +94,10 @@ def _build_task(recipe: Recipe, output: Path, processes: Processes) -> Task:
         from pixart_sigma.training.tasks.text_encoder import TextEncoderTask
 
         return TextEncoderTask(recipe, output, processes)
+    if isinstance(recipe, CaptionReaderRecipe):
+        from pixart_sigma.training.tasks.caption_reader import CaptionReaderTask
+
+        return CaptionReaderTask(recipe, output, processes)
     if isinstance(recipe, CheckerRecipe):
         from pixart_sigma.training.tasks.checker import CheckerTask
 

@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from comparison import relative_error
+from pixart_sigma.encoders.t5 import T5Config, T5Encoder
 from pixart_sigma.errors import MissingDependency, RecipeError
 from pixart_sigma.model import PixArtTransformer, TransformerConfig
 from pixart_sigma.training.optimizers import CAME, build_optimizers
@@ -38,6 +40,25 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     assert len(matrices) == 2 * 10
     peaks = [optimizer.param_groups[0]["peak"] for optimizer in (muon, adamw)]
     assert peaks == [2e-2, 1e-3]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize(("rate", "expected"), [(None, 1e-3), (0.1, 0.1)])
+def test_relative_positions_have_a_rate_of_their_own(kind: str, rate: float | None, expected: float) -> None:
+    model = T5Encoder(T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2))
+    settings: dict[str, Any] = {"kind": kind, "learning_rate": 1e-3, "position_learning_rate": rate}
+    optimizers = build_optimizers(model, OptimizerRecipe(**settings))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    peaks = {id(weight): group["peak"] for group in groups for weight in group["params"]}
+    assert len(peaks) == len(list(model.parameters()))
+    assert peaks.pop(id(model.encoder.positions)) == expected
+    assert set(peaks.values()) == {1e-3}
+
+
+@pytest.mark.parametrize("kind", ["came", "adamw-8bit"])
+def test_a_rate_of_positions_is_not_ignored(kind: str) -> None:
+    with pytest.raises(ValueError, match="position_learning_rate is ignored"):
+        OptimizerRecipe(kind=kind, position_learning_rate=0.1)
 
 
 @pytest.mark.parametrize("kind", ["came", "adamw", "adamw-8bit", "muon"])

@@ -80,6 +80,7 @@ def small(recipe: TransformerRecipe, tiny: Path, pictures: Path, official: Path)
     settings |= {} if recipe.start.components is None else {"start.components": str(tiny)}
     settings |= {} if recipe.export.blend is None else {"export.blend.model": str(tiny)}
     settings |= {} if recipe.start.vae is None else {"start.vae": str(tiny)}
+    settings |= {} if recipe.start.text_encoder is None else {"start.text_encoder": str(tiny)}
     settings |= {} if recipe.start.resolution is None else {"start.resolution": 256}
     return settings
 

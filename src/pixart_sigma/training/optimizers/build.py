@@ -24,6 +24,8 @@ _ADAMW_EPS = 1e-8
 # hidden, of convolutions all but the first and the last.
 _BLOCKS = ("transformer_blocks.", "block.")
 _ENDS = ("conv_in.", "conv_out.", "pos_embed.", "backbone.layers.0.")
+# A T5's table of relative positions.
+_POSITIONS = "relative_attention_bias.weight"
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -46,7 +48,7 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
     elif recipe.kind == "muon":
         optimizers = _muon(named, recipe)
     else:
-        optimizers = [_adamw(weights, recipe)]
+        optimizers = [_adamw(named, recipe)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
@@ -57,9 +59,14 @@ def _came(weights: list[Tensor], recipe: OptimizerRecipe) -> torch.optim.Optimiz
     return CAME(_groups(weights), **_settings(recipe, _CAME_BETAS, _CAME_EPS))
 
 
-def _adamw(weights: list[Tensor], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
-    fused = all(weight.device.type in _FUSED_DEVICES for weight in weights)
-    return torch.optim.AdamW(_groups(weights), **_settings(recipe, _ADAMW_BETAS, _ADAMW_EPS), fused=fused)
+def _adamw(named: list[tuple[str, Tensor]], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
+    fused = all(weight.device.type in _FUSED_DEVICES for _, weight in named)
+    groups = _groups([weight for name, weight in named if not name.endswith(_POSITIONS)])
+    positions = _groups([weight for name, weight in named if name.endswith(_POSITIONS)])
+    for group in positions:
+        group["lr"] = recipe.position_learning_rate or recipe.learning_rate
+    settings = _settings(recipe, _ADAMW_BETAS, _ADAMW_EPS)
+    return torch.optim.AdamW([*groups, *positions], **settings, fused=fused)
 
 
 def _adamw_8bit(weights: list[Tensor], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
@@ -76,7 +83,7 @@ def _adamw_8bit(weights: list[Tensor], recipe: OptimizerRecipe) -> torch.optim.O
 
 def _muon(named: list[tuple[str, Tensor]], recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
     matrices = [weight for name, weight in named if _is_hidden_matrix(name, weight)]
-    others = [weight for name, weight in named if not _is_hidden_matrix(name, weight)]
+    others = [(name, weight) for name, weight in named if not _is_hidden_matrix(name, weight)]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
         rate = recipe.matrix_learning_rate or recipe.learning_rate
@@ -111,8 +118,4 @@ def _is_hidden_matrix(name: str, weight: Tensor) -> bool:
         # One by one is a linear layer; one input channel is a depthwise filter, which is no matrix.
         return weight.shape[1] > 1 and weight.shape[-1] > 1 and not any(part in name for part in _ENDS)
     inside = any(part in name for part in _BLOCKS)
-    return (
-        weight.ndim == 2
-        and inside
-        and not name.endswith(("scale_shift_table", "relative_attention_bias.weight"))
-    )
+    return weight.ndim == 2 and inside and not name.endswith(("scale_shift_table", _POSITIONS))

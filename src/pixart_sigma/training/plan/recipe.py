@@ -87,7 +87,7 @@ def _models(
         return config, text, autoencoder, None
     start = recipe.start
     assert start is not None  # the recipe has one of the two
-    text = _text_encoder(folders.folders.get("text_encoder"))
+    text = _text_encoder(start.text_encoder or folders.folders.get("text_encoder"))
     autoencoder = _autoencoder(start.vae or folders.folders.get("vae"))
     if "transformer" in folders.parts:
         return new_config_of(read_config(folders.transformer), start), text, autoencoder, None

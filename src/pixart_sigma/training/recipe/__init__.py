@@ -12,6 +12,7 @@ from pixart_sigma.training.recipe.load import (
 )
 from pixart_sigma.training.recipe.small_models import (
     AutoencoderRecipe,
+    CaptionReaderRecipe,
     CheckerRecipe,
     ImageTextRecipe,
     TextEncoderRecipe,
@@ -20,6 +21,7 @@ from pixart_sigma.training.recipe.transformer import TransformerRecipe
 
 __all__ = [
     "AutoencoderRecipe",
+    "CaptionReaderRecipe",
     "CheckerRecipe",
     "ImageTextRecipe",
     "Recipe",

@@ -13,6 +13,7 @@ from pixart_sigma.training.recipe.kinds import Recipe
 from pixart_sigma.training.recipe.process import OptimizerRecipe, RunRecipe
 from pixart_sigma.training.recipe.small_models import (
     AutoencoderRecipe,
+    CaptionReaderRecipe,
     CheckerRecipe,
     ImageTextRecipe,
     TextEncoderRecipe,
@@ -21,6 +22,8 @@ from pixart_sigma.training.recipe.start import KVCompressionRecipe, ScratchRecip
 from pixart_sigma.training.recipe.transformer import TransformerRecipe
 from pixart_sigma.weights.catalogue import releases
 from pixart_sigma.weights.folder import POCKET
+
+_STARTS = ("model", "components", "vae", "text_encoder")
 
 
 def describe(recipe: Recipe) -> list[str]:
@@ -38,11 +41,13 @@ def missing(recipe: Recipe) -> list[str]:
 
 def inputs(recipe: Recipe) -> list[tuple[str, Path]]:
     """Folders and files that the recipe names, each with its key."""
+    if isinstance(recipe, CaptionReaderRecipe):
+        return _unnamed([("start", recipe.start)])
     if not isinstance(recipe, TransformerRecipe):
         return []
     named: list[tuple[str, Path | None]] = []
     if recipe.start is not None:
-        named += [(f"start.{key}", getattr(recipe.start, key)) for key in ("model", "components", "vae")]
+        named += [(f"start.{key}", getattr(recipe.start, key)) for key in _STARTS]
     if recipe.scratch is not None:
         named += [(f"scratch.{key}", getattr(recipe.scratch, key)) for key in ("autoencoder", "text_encoder")]
     if recipe.export.blend is not None:
@@ -51,6 +56,11 @@ def inputs(recipe: Recipe) -> list[tuple[str, Path]]:
         named.append((f"data.sources.{index}.{source.kind}", source.place))
     if recipe.data.validation is not None:
         named.append((f"data.validation.{recipe.data.validation.kind}", recipe.data.validation.place))
+    return _unnamed(named)
+
+
+def _unnamed(named: list[tuple[str, Path | None]]) -> list[tuple[str, Path]]:
+    """Without what is left out, and without models that are known by name."""
     by_name = {POCKET, *releases(), *(release.repository for release in releases().values())}
     return [(key, path) for key, path in named if path is not None and str(path) not in by_name]
 
@@ -61,6 +71,9 @@ def _subject(recipe: Recipe) -> str:
         return f"an autoencoder, on crops of {recipe.crop_size} px from {recipe.pool.num_scenes:,} scenes at {sizes}"
     if isinstance(recipe, TextEncoderRecipe):
         return f"a text encoder, on the captions of {recipe.num_scenes:,} scenes, {recipe.masked:.0%} masked"
+    if isinstance(recipe, CaptionReaderRecipe):
+        scenes = f"{recipe.num_scenes:,} scenes"
+        return f"the text encoder of {recipe.start}, to tell what the captions of {scenes} say"
     if isinstance(recipe, CheckerRecipe):
         return f"a checker, on {_judged(recipe)}"
     if isinstance(recipe, ImageTextRecipe):
@@ -116,6 +129,8 @@ def _surgery(start: StartRecipe) -> list[str]:
         changes.append(f"interpolation scale {start.interpolation_scale:g}")
     if start.vae is not None:
         changes.append(f"autoencoder from {start.vae}, latents scaled as {_scaling(start)}")
+    if start.text_encoder is not None:
+        changes.append(f"text encoder from {start.text_encoder}")
     if start.kv_compression is not None:
         changes.append(_compression(start.kv_compression))
     if start.caption_length is not None:

@@ -2,10 +2,18 @@
 
 from pixart_sigma.training.recipe.small_models import (
     AutoencoderRecipe,
+    CaptionReaderRecipe,
     CheckerRecipe,
     ImageTextRecipe,
     TextEncoderRecipe,
 )
 from pixart_sigma.training.recipe.transformer import TransformerRecipe
 
-Recipe = AutoencoderRecipe | TextEncoderRecipe | CheckerRecipe | ImageTextRecipe | TransformerRecipe
+Recipe = (
+    AutoencoderRecipe
+    | TextEncoderRecipe
+    | CaptionReaderRecipe
+    | CheckerRecipe
+    | ImageTextRecipe
+    | TransformerRecipe
+)

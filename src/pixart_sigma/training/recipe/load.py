@@ -17,7 +17,7 @@ from pixart_sigma.errors import RecipeError
 from pixart_sigma.training.recipe.kinds import Recipe
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
-_KINDS = ("autoencoder", "text-encoder", "checker", "image-text", "transformer")
+_KINDS = ("autoencoder", "text-encoder", "caption-reader", "checker", "image-text", "transformer")
 
 
 def packaged_recipes() -> list[str]:

@@ -42,12 +42,15 @@ class RunRecipe(Section):
 class OptimizerRecipe(Section):
     """`muon`: Muon for the weights of hidden linear layers and convolutions, AdamW for the rest.
 
-    None: the kind's own default.
+    `position_learning_rate`: of a T5's table of relative positions, whose entries are added to scores of attention and
+    have to grow to several units, far beyond any weight; `learning_rate` if it is left out. Others left out: the kind's
+    own default.
     """
 
     kind: Literal["came", "adamw", "adamw-8bit", "muon"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     matrix_learning_rate: PositiveFloat | None = None
+    position_learning_rate: PositiveFloat | None = None
     betas: tuple[Decay, Decay] | tuple[Decay, Decay, Decay] | None = None
     eps: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
     weight_decay: NonNegativeFloat = 0.0
@@ -56,6 +59,8 @@ class OptimizerRecipe(Section):
     def _keys_fit_the_kind(self) -> Self:
         if self.kind != "muon":
             self.refuse_ignored({"matrix_learning_rate"}, f"by {self.kind}")
+        if self.kind not in ("muon", "adamw"):
+            self.refuse_ignored({"position_learning_rate"}, f"by {self.kind}")
         wanted = 3 if self.kind == "came" else 2
         if self.betas is not None and len(self.betas) != wanted:
             raise ValueError(f"{self.kind} takes {wanted} betas, not {len(self.betas)}")

@@ -1,11 +1,11 @@
-"""The recipes of all models but the transformer: autoencoder, text encoder, and the two judges."""
+"""The recipes of all models but the transformer: autoencoder, text encoder (in two ways), and the two judges."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pixart_sigma.training.recipe.process import Training, check_replicated
 from pixart_sigma.training.recipe.section import Fraction, Section
@@ -143,6 +143,25 @@ class TextEncoderRecipe(_SmallTraining):
     num_scenes: PositiveInt = 50_000
     num_validation: PositiveInt = 512
     masked: Fraction = 0.25
+
+
+class CaptionReaderRecipe(_SmallTraining):
+    """The text encoder of the model `start` goes on learning: what a caption says of its scene shall be told from it.
+
+    Captions of seeds first_seed … first_seed + num_scenes - 1; a batch is of short ones with probability `short`, else
+    of dense ones. `things` is the weight of things' colours and places, beside 1 of all else. `keep` is that of the
+    mean squared distance from the embeddings that the starting model gives, which its transformer knows.
+    """
+
+    kind: Literal["caption-reader"]
+    start: Path
+    num_scenes: PositiveInt = 50_000
+    first_seed: NonNegativeInt = 0
+    num_validation: PositiveInt = 512
+    short: Fraction = 0.85
+    things: PositiveFloat = 3.0
+    keep: NonNegativeFloat = 0.0
+    num_heads: PositiveInt = 4
 
 
 class CheckerRecipe(_SmallTraining):

@@ -33,14 +33,15 @@ class KVCompressionRecipe(Section):
 class StartRecipe(Section):
     """The model that training starts from and what is changed about it; what is left out stays as it is.
 
-    `model`: as for `generate --model`; parts that it lacks come from `components`. `vae`: another model, whose
-    autoencoder is taken. `resolution` interpolates positions unless `interpolation_scale` is given. `caption_length`:
-    the model's own where it is left out (Σ: 300, α: 120).
+    `model`: as for `generate --model`; parts that it lacks come from `components`. `vae`, `text_encoder`: other models,
+    whose autoencoder, and whose text encoder and tokenizer, are taken. `resolution` interpolates positions unless
+    `interpolation_scale` is given. `caption_length`: the model's own where it is left out (Σ: 300, α: 120).
     """
 
     model: Path
     components: Path | None = None
     vae: Path | None = None
+    text_encoder: Path | None = None
     vae_scaling: Literal["estimate", "config"] = "estimate"
     resolution: PositiveInt | None = None
     interpolation_scale: PositiveFloat | None = None

@@ -29,6 +29,8 @@ from pixart_sigma.weights.folder import (
 )
 from pixart_sigma.weights.transformer import build, load_transformer
 
+_TEXT = ["text_encoder", "tokenizer"]
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -68,7 +70,9 @@ def load_parts(recipe: TransformerRecipe, text_dtype: torch.dtype = torch.float3
 def _from_start(recipe: TransformerRecipe, start: StartRecipe, text_dtype: torch.dtype) -> Parts:
     folders = find_pipeline(start.model, start.components, parts=wanted_parts(start))
     autoencoder_folder = (find_pipeline(start.vae, parts=["vae"]) if start.vae else folders)["vae"]
-    text_folder = folders["text_encoder"]
+    text_folder = (find_pipeline(start.text_encoder, parts=_TEXT) if start.text_encoder else folders)[
+        _TEXT[0]
+    ]
     _check_prediction(recipe, start, folders)
     num_tokens = start.caption_length or caption_length(folders)
     autoencoder = Autoencoder.from_pretrained(autoencoder_folder)
@@ -112,8 +116,9 @@ def _from_scratch(recipe: TransformerRecipe, scratch: ScratchRecipe, text_dtype:
 
 
 def wanted_parts(start: StartRecipe) -> list[str]:
-    """What the starting model must have: all, but for an autoencoder that another takes the place of."""
-    return [part for part in COMPONENTS if part != "vae" or start.vae is None]
+    """What the starting model must have: all but what another takes the place of."""
+    replaced = (["vae"] if start.vae else []) + (_TEXT if start.text_encoder else [])
+    return [part for part in COMPONENTS if part not in replaced]
 
 
 def _check_prediction(recipe: TransformerRecipe, start: StartRecipe, folders: PipelineFolders) -> None:
