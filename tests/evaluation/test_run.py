@@ -69,6 +69,11 @@ def test_everything_is_measured_on_all_sets_of_pictures(tiny_folder: Path, tmp_p
         assert figure(metrics, "prompt adherence", "all", pictures)["value"] == 0
     assert figure(metrics, "attributes read right", "colour", "truth")["value"] == 1
     assert figure(metrics, "attributes read right", "kind", "model")["value"] == 0
+    # Of what is seen nothing is said where nothing is.
+    seen = [each for each in metrics["figures"] if each["metric"] == "attributes of things that are seen"]
+    assert {each["pictures"] for each in seen} == {"truth"}
+    assert {each["part"] for each in seen} == {"count", "colour", "place"}
+    assert all(each["value"] == 1 for each in seen)
     assert figure(metrics, "lettering", "word accuracy", "truth")["value"] == 1
     assert figure(metrics, "lettering", "word accuracy", "model")["value"] == 0
     for pictures in ("model", "ceiling", "truth", "floor"):

@@ -35,6 +35,7 @@ def test_every_packaged_recipe_is_valid() -> None:
         assert load_recipe(name).kind in (
             "autoencoder",
             "text-encoder",
+            "caption-reader",
             "checker",
             "image-text",
             "transformer",

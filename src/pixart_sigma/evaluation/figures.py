@@ -23,6 +23,7 @@ from pixart_sigma.evaluation.prompts import Prompt
 
 ADHERENCE = "prompt adherence"
 ATTRIBUTE = "attributes read right"
+ATTRIBUTE_SEEN = "attributes of things that are seen"
 CLIP_SCORE = "CLIP score"
 FID = "FID"
 PATCH_FID = "patch FID"
@@ -117,7 +118,16 @@ def _adherence(pictures: str, prompts: Sequence[Prompt], readings: Sequence[Read
 
 
 def _attributes(pictures: str, prompts: Sequence[Prompt], readings: Sequence[Reading]) -> list[Figure]:
+    """Of all that is stated, and of what is stated of things that are seen."""
     of_prompts = verdicts(prompts, readings)
+    of_seen = [
+        [one for one in each if one.kind is not None and one.read is not None and one.attribute != "kind"]
+        for each in of_prompts
+    ]
+    return [*_shares(ATTRIBUTE, pictures, of_prompts), *_shares(ATTRIBUTE_SEEN, pictures, of_seen)]
+
+
+def _shares(metric: str, pictures: str, of_prompts: Sequence[Sequence[Verdict]]) -> list[Figure]:
     found = []
     for name in ATTRIBUTES:
         each = [[one.right for one in verdict if one.attribute == name] for verdict in of_prompts]
@@ -125,7 +135,7 @@ def _attributes(pictures: str, prompts: Sequence[Prompt], readings: Sequence[Rea
         asked = [right for right in each if right]
         if asked:
             interval = bootstrap_interval(asked, _share)
-            found.append(_figure(ATTRIBUTE, name, pictures, interval, sum(map(len, asked))))
+            found.append(_figure(metric, name, pictures, interval, sum(map(len, asked))))
     return found
 
 

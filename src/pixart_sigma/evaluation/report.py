@@ -27,7 +27,12 @@ COLUMNS = {
 """Sets of pictures, and what they are."""
 TABLE_FILE = "table.md"
 PAGE_FILE = "report.html"
-_SHARES = ("prompt adherence", "attributes read right", "lettering")
+_SHARES = (
+    "prompt adherence",
+    "attributes read right",
+    "attributes of things that are seen",
+    "lettering",
+)
 _WHOLE = ("", "all")
 _THUMBNAIL_SIDE = 256
 _QUALITY = 80
@@ -66,7 +71,8 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
             is_part = part not in _WHOLE
             label = f"· {part.replace('_', ' ')}" if is_part else metric
             cells = tuple(_cell(of_column.get(head)) for head in heads)
-            told.append(Row(label, str(of_column["model"]["num"]), cells, is_part))
+            num = of_column["model"]["num"] if "model" in of_column else 0
+            told.append(Row(label, str(num), cells, is_part))
     return told
 
 

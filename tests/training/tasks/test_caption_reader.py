@@ -148,6 +148,11 @@ def test_batches_are_short_or_dense(tiny_folder: Path, tmp_path: Path) -> None:
         assert all(40 <= int(name.split("-")[1]) < 48 for name in names)
 
 
+def test_scenes_of_the_evaluation_are_not_read(tiny_folder: Path) -> None:
+    with pytest.raises(RecipeError, match="are for validation and evaluation, but 1000000000 is trained on"):
+        recipe(tiny_folder, "first_seed=999999993")
+
+
 def test_a_share_beyond_one_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(RecipeError, match="short"):
         recipe(tiny_folder, "short=1.5")

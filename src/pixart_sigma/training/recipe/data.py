@@ -27,6 +27,15 @@ class DrawnRecipe(Section):
         return range(self.first_seed, self.first_seed + self.num_scenes)
 
 
+def check_seeds(seeds: range, key: str) -> None:
+    """Raises ValueError for scenes that may not be trained on; `key` sets the first."""
+    if seeds.stop > NUM_TRAINING_SEEDS:
+        raise ValueError(
+            f"scenes from seed {NUM_TRAINING_SEEDS} on are for validation and evaluation, but {seeds.stop - 1} is "
+            f"trained on; choose a lower {key}"
+        )
+
+
 class SourceRecipe(Section):
     """Pictures with captions; exactly one of the first five says where they are.
 
@@ -120,11 +129,8 @@ class DataRecipe(Section):
                 {"workers"}, "with cached latents; it is for pictures that are decoded at every step"
             )
         for source in self.sources:
-            if source.drawn is not None and source.drawn.seeds.stop > NUM_TRAINING_SEEDS:
-                raise ValueError(
-                    f"scenes from seed {NUM_TRAINING_SEEDS} on are for validation and evaluation, but "
-                    f"{source.drawn.seeds.stop - 1} is trained on; choose a lower data.sources.*.drawn.first_seed"
-                )
+            if source.drawn is not None:
+                check_seeds(source.drawn.seeds, "data.sources.*.drawn.first_seed")
         if self.validation is not None:
             self.validation.refuse_ignored({"repeats"}, "by validation")
             if any(self.validation.overlaps(source) for source in self.sources):

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from pixart_sigma.training.recipe.data import check_seeds
 from pixart_sigma.training.recipe.process import Training, check_replicated
 from pixart_sigma.training.recipe.section import Fraction, Section
 
@@ -162,6 +163,11 @@ class CaptionReaderRecipe(_SmallTraining):
     things: PositiveFloat = 3.0
     keep: NonNegativeFloat = 0.0
     num_heads: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _seeds_are_for_training(self) -> Self:
+        check_seeds(range(self.first_seed, self.first_seed + self.num_scenes), "first_seed")
+        return self
 
 
 class CheckerRecipe(_SmallTraining):

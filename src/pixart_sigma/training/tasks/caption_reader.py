@@ -176,7 +176,7 @@ class CaptionReaderTask(SmallTask):
         model.load_state_dict(part_weights(weights, "text_encoder"))
         write_tokenizer(self._tokenizer, folder / "tokenizer")
         write_text_encoder(model, folder / "text_encoder")
-        return {}
+        return {"pieces": float(len(self._tokenizer))}
 
     def _form(self, step: int) -> str:
         draw = torch.rand((), generator=keyed_generator(self._recipe.run.seed, step, "form"))
