@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixart_sigma import TextToImage
 
-LINKS = ("alpha", "vae-swap", "captions", "256", "512", "1024", "mixed")
+LINKS = ("alpha", "vae-swap", "captions", "256", "512", "1024", "mixed", "binding")
 PROMPTS = (
     "a green cactus with a happy face in the desert",
     "a red house in the snow at night, with ink outlines",

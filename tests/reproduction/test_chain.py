@@ -35,6 +35,8 @@ def test_folders_are_those_of_the_output() -> None:
         'start.vae="out/autoencoder/export"',
     ]
     assert starts("text-encoder") == []
+    assert starts("reader") == ['start="out/mixed/export"']
+    assert starts("binding") == ['start.model="out/mixed/export"', 'start.text_encoder="out/reader/export"']
 
 
 def test_a_folder_that_is_no_link_stays() -> None:

@@ -16,6 +16,8 @@ from pixart_sigma.training.recipe.describe import describe, missing
         ),
         ("pocket-text-encoder", [], "a text encoder, on the captions of 10,000 scenes, 25% masked"),
         ("pocket-reader", [], "the text encoder of runs/mixed/export, to tell what the captions of 60,000"),
+        ("pocket-reader", [], "adamw, learning rate 0.002 (0.1 of relative positions), cosine"),
+        ("pocket-mixed", [], "muon, learning rate 0.0005 (0.001 of matrices), cosine"),
         ("pocket-binding", [], "text encoder from runs/reader/export"),
         ("pocket-checker", [], "a checker, on 12,000 scenes at each of 128 px and 256 px"),
         (

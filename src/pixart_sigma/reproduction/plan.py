@@ -15,7 +15,7 @@ from pixart_sigma.reproduction.scale import FAST, FULL, Scale
 from pixart_sigma.reproduction.studies import STUDIES
 from pixart_sigma.reproduction.study import Cell, Stage, Study, stages_of
 from pixart_sigma.resolution import num_image_tokens
-from pixart_sigma.training.recipe import AutoencoderRecipe, Recipe, TransformerRecipe, load_recipe
+from pixart_sigma.training.recipe import Recipe, TransformerRecipe, load_recipe
 
 WORDS = ("table1", "fig6")
 """Two names of one study."""
@@ -28,6 +28,12 @@ CAPTION_TOKENS = 55 / 8
 WEIGHT_TOKENS_PER_SECOND = 28 * 9e6 * (64 + CAPTION_TOKENS)
 CROPS_PER_SECOND = 16 / 0.18
 CAPTIONS_PER_SECOND = 64.0
+CAPTIONS_READ_PER_SECOND = 450.0
+_RATES = {
+    "autoencoder": CROPS_PER_SECOND,
+    "text-encoder": CAPTIONS_PER_SECOND,
+    "caption-reader": CAPTIONS_READ_PER_SECOND,
+}
 _PASSES_OF_TRAINING = 3
 """A sample's forward pass, and its backward pass, which takes twice as long."""
 
@@ -85,7 +91,7 @@ def estimate(recipe: Recipe, start: Estimate | None) -> Estimate:
         side = recipe.resolution or side
         rate = _mixed_rate(recipe, weights, side)
     else:
-        rate = CROPS_PER_SECOND if isinstance(recipe, AutoencoderRecipe) else CAPTIONS_PER_SECOND
+        rate = _RATES[recipe.kind]
     return Estimate(run.steps, samples, samples / rate, weights, side)
 
 
@@ -145,7 +151,8 @@ def rates() -> str:
     return (
         f"Rates of two cores: a transformer of 9 M weights at 64 tokens {samples_per_second(9e6, 128):.0f} samples/s, "
         f"in inverse proportion to weights and tokens; autoencoders {CROPS_PER_SECOND:.0f} crops/s; text encoders "
-        f"{CAPTIONS_PER_SECOND:.0f} captions/s. Drawing, caching, and what small matrices waste, are not counted."
+        f"{CAPTIONS_PER_SECOND:.0f} captions/s, as readers {CAPTIONS_READ_PER_SECOND:.0f}. Drawing, caching, and what "
+        "small matrices waste, are not counted."
     )
 
 

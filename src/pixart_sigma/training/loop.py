@@ -32,7 +32,7 @@ from pixart_sigma.training.watching.record import RunRecord
 
 
 class Task(Protocol):
-    """What the loop asks of an autoencoder, text encoder or transformer run."""
+    """What the loop asks of whatever is trained."""
 
     @property
     def model(self) -> nn.Module:

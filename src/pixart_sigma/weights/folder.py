@@ -17,9 +17,10 @@ from pixart_sigma.weights.catalogue import Family, Release, find_release, releas
 from pixart_sigma.weights.hub import MODEL_INDEX, cached, fetch, is_hub_id
 
 POCKET = "pocket"
+TEXT_PARTS = ("text_encoder", "tokenizer")
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae", "scheduler")
 # A vocabulary and the encoder that was trained on it: never from two models.
-INSEPARABLE = (("transformer",), ("text_encoder", "tokenizer"), ("vae",), ("scheduler",))
+INSEPARABLE = (("transformer",), TEXT_PARTS, ("vae",), ("scheduler",))
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 PIPELINE_CLASSES: Mapping[str, Family] = {"PixArtAlphaPipeline": "alpha", "PixArtSigmaPipeline": "sigma"}
 CAPTION_LENGTH_KEY = "_caption_length"

@@ -61,6 +61,12 @@ def test_a_rate_of_positions_is_not_ignored(kind: str) -> None:
         OptimizerRecipe(kind=kind, position_learning_rate=0.1)
 
 
+def test_a_rate_of_positions_needs_some() -> None:
+    recipe = OptimizerRecipe(position_learning_rate=0.1)
+    with pytest.raises(RecipeError, match="position_learning_rate is ignored where no text encoder"):
+        build_optimizers(nn.Linear(2, 2), recipe)
+
+
 @pytest.mark.parametrize("kind", ["came", "adamw", "adamw-8bit", "muon"])
 def test_frozen_weights_are_left_out(kind: str) -> None:
     model = nn.Linear(2, 2)

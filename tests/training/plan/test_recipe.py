@@ -27,6 +27,17 @@ def test_the_pocket_model_is_read_from_its_files() -> None:
     assert "not there yet" not in text
 
 
+def test_encoders_of_other_models_are_looked_for(tiny_folder: Path) -> None:
+    start = f"start.model={tiny_folder}"
+    text = planned("pocket-binding", start, gpus=1)
+    assert "runs/reader/export is not there yet: T5-XXL is assumed" in text
+    there = planned("pocket-binding", start, "start.text_encoder=pocket", "start.vae=pocket", gpus=1)
+    assert "not there yet" not in there
+    assert "runs/other is not there yet: the released" in planned(
+        "pocket-mixed", start, "start.vae=runs/other", gpus=1
+    )
+
+
 def test_features_that_are_not_cached_cost_their_encoders() -> None:
     cached = planned("sigma-512", gpus=32)
     online = planned("sigma-512", "data.embeddings=online", "data.latents=online", gpus=32)

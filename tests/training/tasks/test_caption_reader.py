@@ -1,18 +1,22 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.errors import RecipeError
 from pixart_sigma.evaluation.judges.labels import ANSWERS, OF_KIND, UNASKED, truth_labels
+from pixart_sigma.pipeline.placement.processes import joined
 from pixart_sigma.training.recipe import CaptionReaderRecipe, load_recipe
 from pixart_sigma.training.run import train
-from pixart_sigma.training.tasks.caption_reader import CaptionReader, LabelledCaptions
+from pixart_sigma.training.tasks.caption_reader import CaptionReader, CaptionReaderTask, LabelledCaptions
 from pixart_sigma.training.watching.metrics import read_metrics
 from pixart_sigma.world import sample_scene, short_caption
 from pixart_sigma.world.scene import KINDS
+from tiny_run import stored
 
 SCENES = [sample_scene(seed) for seed in range(6)]
 
@@ -132,10 +136,31 @@ def test_a_run_exports_a_text_encoder(tiny_folder: Path, tmp_path: Path, keep: f
     )
 
 
-def test_batches_are_short_or_dense(tiny_folder: Path, tmp_path: Path) -> None:
-    from pixart_sigma.pipeline.placement.processes import joined
-    from pixart_sigma.training.tasks.caption_reader import CaptionReaderTask
+def test_the_export_is_the_average_and_is_noted(tiny_folder: Path, tmp_path: Path) -> None:
+    train("pocket-reader", tmp_path, settings(tiny_folder))
+    exported = load_file(tmp_path / "export/text_encoder/model.safetensors")["shared.weight"]
+    assert torch.equal(exported, stored(tmp_path)["average.text_encoder.shared.weight"])
+    # By this `reproduce chain` knows that a link is finished.
+    assert "export_pieces" in read_metrics(tmp_path / "metrics.jsonl")[-1]
 
+
+def test_a_run_goes_on_from_the_same_start_only(tiny_folder: Path, tmp_path: Path) -> None:
+    start, output = tmp_path / "start", tmp_path / "run"
+    shutil.copytree(tiny_folder, start)
+    train("pocket-reader", output, settings(start))
+    file = start / "text_encoder/model.safetensors"
+    weights = {name: weight * 2 for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(RecipeError, match="encoders"):
+        train("pocket-reader", output, settings(start), resume=True)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="num_heads 7 does not divide the text encoder's width"):
+        train("pocket-reader", tmp_path, settings(tiny_folder, "num_heads=7"))
+
+
+def test_batches_are_short_or_dense(tiny_folder: Path, tmp_path: Path) -> None:
     with joined("cpu") as processes:
         task = CaptionReaderTask(recipe(tiny_folder, "short=0.5", "first_seed=40"), tmp_path, processes)
     forms = {task.record_ids(step, range(4))[0].split("-")[0] for step in range(20)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from comparison import relative_error
 from pixart_sigma.data.table import Table
@@ -163,6 +163,40 @@ def test_the_text_encoder_learns_along_or_is_frozen(
     learnt = load_file(tmp_path / "export/text_encoder/model.safetensors")["shared.weight"]
     assert not torch.equal(learnt, before.bfloat16())
     assert torch.equal(learnt, stored(tmp_path)["average.text_encoder.shared.weight"].bfloat16())
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_another_text_encoder_takes_its_place(
+    tiny_folder: Path, pictures: Path, tmp_path: Path, learns: bool
+) -> None:
+    other = tmp_path / "other"
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(tiny_folder / part, other / part)
+    file = other / "text_encoder/model.safetensors"
+    weights = {name: weight * 1.5 for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    # What is replaced need not be there.
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model, ignore=shutil.ignore_patterns("text_encoder", "tokenizer"))
+    settings = started(model) | {
+        "start.text_encoder": str(other),
+        "train_text_encoder": learns,
+        "data.embeddings": "online" if learns else "cached",
+    }
+    train(recipe_file(tmp_path, pictures, settings), tmp_path)
+    exported = load_file(tmp_path / "export/text_encoder/model.safetensors")["shared.weight"].float()
+    torch.testing.assert_close(exported, weights["shared.weight"].float(), atol=0.02, rtol=0.01)
+    log = (tmp_path / "surgery.jsonl").read_text("utf-8")
+    assert '"that of other"' in log
+    assert '"null_caption"' in log
+
+
+def test_a_text_encoder_of_another_width_is_refused(
+    tiny_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    settings = started(tiny_folder) | {"start.text_encoder": "pocket"}
+    with pytest.raises(WeightsError, match="the text encoder's width is 192, the transformer takes"):
+        train(recipe_file(tmp_path, pictures, settings), tmp_path)
 
 
 def test_all_buckets_of_a_base_are_trained_on(tiny_folder: Path, tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
         raise RecipeError(
             "an optimizer needs at least one trainable parameter, the model has none; train some part"
         )
+    if recipe.position_learning_rate is not None and not any(name.endswith(_POSITIONS) for name, _ in named):
+        raise RecipeError(
+            "optimizer.position_learning_rate is ignored where no text encoder is trained; remove it"
+        )
     weights = [weight for _, weight in named]
     if recipe.kind == "came":
         optimizers = [_came(weights, recipe)]

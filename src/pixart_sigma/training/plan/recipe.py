@@ -60,8 +60,7 @@ def plan_recipe(recipe: TransformerRecipe, gpus: int, gpu_type: str, efficiency:
         lines.append(
             "the text encoder learns along: its weights, gradients and backward pass are not counted"
         )
-    if assumed:
-        lines.append(f"{assumed} is not there yet: XL/2 with T5-XXL and the released autoencoders is assumed")
+    lines += [f"{model} is not there yet: {shape} is assumed" for model, shape in assumed]
     return "\n".join(lines)
 
 
@@ -70,29 +69,45 @@ def _folders(recipe: TransformerRecipe) -> PipelineFolders:
     start = recipe.start
     if start is None:
         return PipelineFolders("", MappingProxyType({}))
+    return _there(start.model, start.components)
+
+
+def _there(model: Path, components: Path | None = None) -> PipelineFolders:
     try:
-        return find_pipeline(start.model, start.components, parts=())
+        return find_pipeline(model, components, parts=())
     except InvalidInput:
-        return PipelineFolders(str(start.model), MappingProxyType({}), find_release(start.model))
+        return PipelineFolders(str(model), MappingProxyType({}), find_release(model))
 
 
 def _models(
     recipe: TransformerRecipe, folders: PipelineFolders
-) -> tuple[TransformerConfig, T5Shape, AutoencoderShape, Path | None]:
-    """The transformer after surgery, the encoders, and the starting model if it had to be guessed."""
+) -> tuple[TransformerConfig, T5Shape, AutoencoderShape, list[tuple[Path, str]]]:
+    """The transformer after surgery, the encoders, and of models that are not there what shape was taken."""
     if recipe.scratch is not None:
         text = _text_encoder(recipe.scratch.text_encoder)
         autoencoder = _autoencoder(recipe.scratch.autoencoder)
         config = scratch_config(recipe.scratch, autoencoder.latent_channels, text.width)
-        return config, text, autoencoder, None
+        return config, text, autoencoder, []
     start = recipe.start
     assert start is not None  # the recipe has one of the two
-    text = _text_encoder(start.text_encoder or folders.folders.get("text_encoder"))
-    autoencoder = _autoencoder(start.vae or folders.folders.get("vae"))
+    text_folder = _other(start.text_encoder, "text_encoder", folders)
+    autoencoder_folder = _other(start.vae, "vae", folders)
+    assumed = []
+    if start.text_encoder is not None and text_folder is None:
+        assumed.append((start.text_encoder, "T5-XXL"))
+    if start.vae is not None and autoencoder_folder is None:
+        assumed.append((start.vae, "the released autoencoders' shape"))
     if "transformer" in folders.parts:
-        return new_config_of(read_config(folders.transformer), start), text, autoencoder, None
-    config = released_config(folders.release) if folders.release is not None else TransformerConfig()
-    return new_config_of(config, start), text, autoencoder, start.model
+        config = read_config(folders.transformer)
+    else:
+        config = released_config(folders.release) if folders.release is not None else TransformerConfig()
+        assumed.append((start.model, "XL/2 with T5-XXL and the released autoencoders"))
+    return new_config_of(config, start), _text_encoder(text_folder), _autoencoder(autoencoder_folder), assumed
+
+
+def _other(model: Path | None, part: str, folders: PipelineFolders) -> Path | None:
+    """Where another model's part is, if one is named; else the starting model's. None: nowhere yet."""
+    return (folders if model is None else _there(model)).folders.get(part)
 
 
 def _text_encoder(folder: Path | None) -> T5Shape:

@@ -179,7 +179,7 @@ def _updates(recipe: Recipe) -> str:
     warmup = f" after {rate.warmup_steps:,} of warm-up" if rate.warmup_steps else ""
     final = "" if rate.kind == "constant" else f" to {rate.final:g} of it"
     return (
-        f"{optimizer.kind}, learning rate {_rate(recipe)}, {rate.kind}{final}{warmup}, "
+        f"{optimizer.kind}, learning rate {_rate(recipe)}{_other_rates(optimizer)}, {rate.kind}{final}{warmup}, "
         f"clip {recipe.run.gradient_clip:g}, average {recipe.run.ema_decay:g}{_decay(optimizer)}"
     )
 
@@ -190,6 +190,15 @@ def _rate(recipe: Recipe) -> str:
         return f"{peak:g}"
     scaled = peak * (recipe.run.batch_size / reference) ** 0.5
     return f"{scaled:.3g} ({peak:g} at a batch of {reference})"
+
+
+def _other_rates(optimizer: OptimizerRecipe) -> str:
+    others = (
+        ("matrices", optimizer.matrix_learning_rate),
+        ("relative positions", optimizer.position_learning_rate),
+    )
+    told = [f"{rate:g} of {what}" for what, rate in others if rate is not None]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _decay(optimizer: OptimizerRecipe) -> str:

@@ -147,7 +147,7 @@ class TextEncoderRecipe(_SmallTraining):
 
 
 class CaptionReaderRecipe(_SmallTraining):
-    """The text encoder of the model `start` goes on learning: what a caption says of its scene shall be told from it.
+    """The text encoder of the model `start` goes on learning: from its embedding of a caption the scene shall be told.
 
     Captions of seeds first_seed … first_seed + num_scenes - 1; a batch is of short ones with probability `short`, else
     of dense ones. `things` is the weight of things' colours and places, beside 1 of all else. `keep` is that of the

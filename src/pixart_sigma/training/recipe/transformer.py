@@ -106,6 +106,8 @@ class TransformerRecipe(Training):
             raise ValueError(
                 "a transformer begins with either [start] or [scratch]; write exactly one of them"
             )
+        if not self.train_text_encoder:
+            self.optimizer.refuse_ignored({"position_learning_rate"}, "unless train_text_encoder is true")
         if self.train_text_encoder and self.data.embeddings == "cached":
             raise ValueError(
                 "data.embeddings is cached, but the text encoder changes while it is trained; set it to online"

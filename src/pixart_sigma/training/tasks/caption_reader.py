@@ -5,12 +5,14 @@ Legend: B batch, L caption tokens, C channels of the text encoder, K kinds.
 Filling in masked pieces teaches a small encoder which words occur, and hardly whose colour a colour is, or who stands
 to the left of whom. So a reader asks of each kind how many there are, their colour, size and place, of signs and of the
 picture what there is to know, and finds the answers in the encoder's embeddings with one attention: as the transformer
-does, which sees no order of words but what is in them. The reader is thrown away. Knows nothing of images.
+does, which sees no order of words but what is in them. It is asked also what a short caption leaves out, and can but
+guess there. The reader is thrown away. Knows nothing of images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from pixart_sigma.data.drawn import FIRST_VALIDATION_SEED
 from pixart_sigma.encoders.t5 import T5Encoder
 from pixart_sigma.encoders.text import TextEncoder
 from pixart_sigma.encoders.tokenizer import Tokenizer
+from pixart_sigma.errors import RecipeError
 from pixart_sigma.evaluation.judges.labels import ANSWERS, OF_KIND, OF_PICTURE, OF_SIGN, truth_labels
 from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import batch_indices, keyed_generator
@@ -30,7 +33,8 @@ from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.checker import verdicts
 from pixart_sigma.training.tasks.parts import part_weights
 from pixart_sigma.training.tasks.small import SmallTask
-from pixart_sigma.weights.folder import find_pipeline
+from pixart_sigma.weights.digests import text_encoder_digest
+from pixart_sigma.weights.folder import TEXT_PARTS, find_pipeline
 from pixart_sigma.world import dense_caption, sample_scene, short_caption
 from pixart_sigma.world.scene import KINDS
 
@@ -38,7 +42,7 @@ _FORMS = {"short": short_caption, "dense": dense_caption}
 _VALIDATION_BATCH = 128
 # What a caption says of one thing and not of another.
 _BOUND = ("colour", "place")
-# Roughly the number of attributes of a scene: keeps the loss, and with it the clipped gradient, near 1.
+# Of a sum over all answers of a caption, so that the gradient is seldom clipped.
 _LOSS_SCALE = 0.1
 
 
@@ -78,7 +82,9 @@ class Reader(nn.Module):
 
 
 class CaptionReader(nn.Module):
-    """A text encoder and its reader; the loss is the sum of all answers' cross-entropies over a caption."""
+    """A text encoder and its reader; the loss is a weighted sum of the cross-entropies of a caption's answers, and what
+    moving its embeddings costs.
+    """
 
     def __init__(self, text_encoder: T5Encoder, recipe: CaptionReaderRecipe) -> None:
         super().__init__()
@@ -117,15 +123,22 @@ class CaptionReaderTask(SmallTask):
     def __init__(self, recipe: CaptionReaderRecipe, output: Path, processes: Processes) -> None:
         self._recipe = recipe
         self._device = processes.device
-        folder = find_pipeline(recipe.start, parts=["text_encoder", "tokenizer"])["text_encoder"]
-        text, start = (TextEncoder.from_pretrained(folder) for _ in range(2))
+        folder = find_pipeline(recipe.start, parts=TEXT_PARTS)["text_encoder"]
+        text = TextEncoder.from_pretrained(folder)
+        _check_heads(recipe.num_heads, text.width)
         self._tokenizer = text.tokenizer
-        self._start = start.to(self._device).model.requires_grad_(False) if recipe.keep else None
+        self._digest = text_encoder_digest(folder)
+        self._start = deepcopy(text.model).to(self._device).requires_grad_(False) if recipe.keep else None
         self._training = _captions(self._tokenizer, recipe.first_seed, recipe.num_scenes)
         self._validation = _captions(self._tokenizer, FIRST_VALIDATION_SEED, recipe.num_validation)
         torch.manual_seed(recipe.run.seed)
         text.model.requires_grad_(True)
         self.model: nn.Module = CaptionReader(text.model, recipe).to(self._device)
+
+    @property
+    def data_digest(self) -> str:
+        """Of the world, and of the text encoder and tokenizer that the run started from."""
+        return f"{super().data_digest} {self._digest}"
 
     def load(self, step: int, part: range) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """ids, mask and labels of captions of the batch of `step`, which are all short or all dense."""
@@ -134,20 +147,18 @@ class CaptionReaderTask(SmallTask):
 
     def batch(self, loaded: tuple[Tensor, Tensor, dict[str, Tensor]], share: float) -> LabelledCaptions:
         """On the device."""
-        ids, mask = (tensor.to(self._device) for tensor in loaded[:2])
-        labels = {name: column.to(self._device) for name, column in loaded[2].items()}
-        known = None
-        if self._start is not None:
-            with torch.no_grad():
-                known = self._start(input_ids=ids, attention_mask=mask).last_hidden_state
-        return LabelledCaptions(ids, mask, labels, known, share)
+        batch = self._placed(loaded, share)
+        if self._start is None:
+            return batch
+        with torch.no_grad():
+            known = self._start(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        return replace(batch, known=known)
 
     def record_ids(self, step: int, part: range) -> list[str]:
         """Captions are known by their scenes' seeds and their form."""
         seeds = self._indices(step) + self._recipe.first_seed
         return [f"{self._form(step)}-{int(seeds[position])}" for position in part]
 
-    @torch.no_grad()
     def validate(self, step: int, folder: Path | None) -> dict[str, float]:
         """Of captions of unseen scenes with two things and more: the share of colours and of places told right.
 
@@ -159,7 +170,7 @@ class CaptionReaderTask(SmallTask):
         for form, captions in self._validation.items():
             right, asked = dict.fromkeys(_BOUND, 0), dict.fromkeys(_BOUND, 0)
             for indices in torch.arange(self._recipe.num_validation).split(_VALIDATION_BATCH):
-                batch = self.batch(captions.take(indices), 1.0)
+                batch = self._placed(captions.take(indices), 1.0)
                 several = (batch.labels["count"] > 0).sum(1, keepdim=True) > 1
                 is_right, is_asked = verdicts(model.read(batch), batch.labels)
                 for name in _BOUND:
@@ -178,6 +189,11 @@ class CaptionReaderTask(SmallTask):
         write_text_encoder(model, folder / "text_encoder")
         return {"pieces": float(len(self._tokenizer))}
 
+    def _placed(self, loaded: tuple[Tensor, Tensor, dict[str, Tensor]], share: float) -> LabelledCaptions:
+        ids, mask = (tensor.to(self._device) for tensor in loaded[:2])
+        labels = {name: column.to(self._device) for name, column in loaded[2].items()}
+        return LabelledCaptions(ids, mask, labels, None, share)
+
     def _form(self, step: int) -> str:
         draw = torch.rand((), generator=keyed_generator(self._recipe.run.seed, step, "form"))
         return "short" if float(draw) < self._recipe.short else "dense"
@@ -185,6 +201,13 @@ class CaptionReaderTask(SmallTask):
     def _indices(self, step: int) -> Tensor:
         run = self._recipe.run
         return batch_indices(run.seed, step, run.batch_size, self._recipe.num_scenes)
+
+
+def _check_heads(num_heads: int, width: int) -> None:
+    if width % num_heads:
+        raise RecipeError(
+            f"num_heads {num_heads} does not divide the text encoder's width {width}; choose a divisor of it"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the autoencoder's and the text encoder's tasks have in common: small models, data drawn from seeds."""
+"""What the tasks of small models have in common: nothing to compile or shard, data drawn from seeds."""
 
 from __future__ import annotations
 

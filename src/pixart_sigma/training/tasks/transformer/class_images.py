@@ -14,13 +14,15 @@ from pixart_sigma.pipeline.request import Request
 from pixart_sigma.pipeline.text_to_image import TextToImage
 from pixart_sigma.training.pipeline_folder import build_scheduler
 from pixart_sigma.training.recipe.data import ClassImagesRecipe
+from pixart_sigma.training.recipe.start import StartRecipe
 from pixart_sigma.training.tasks.transformer.models import Parts
 from pixart_sigma.weights.atomic import written_whole
 
 
-def class_images_folder(output: Path, recipe: ClassImagesRecipe, model: Path) -> Path:
-    """Where they are: another folder for another prompt, other settings or another model."""
-    digest = hashlib.blake2b(f"{recipe!r} {model}".encode(), digest_size=4).hexdigest()
+def class_images_folder(output: Path, recipe: ClassImagesRecipe, start: StartRecipe) -> Path:
+    """Where they are: another folder for another prompt, other settings or another model or encoder."""
+    parts = " ".join(str(part) for part in (start.model, start.vae, start.text_encoder) if part is not None)
+    digest = hashlib.blake2b(f"{recipe!r} {parts}".encode(), digest_size=4).hexdigest()
     return output / f"class-images-{digest}"
 
 

@@ -152,7 +152,7 @@ class _Tables:
     def class_images(self, recipe: ClassImagesRecipe) -> Source:
         """DreamBooth's prior; the pictures are made first."""
         assert self._recipe.start is not None  # or the recipe would be invalid
-        folder = class_images_folder(self._output, recipe, self._recipe.start.model)
+        folder = class_images_folder(self._output, recipe, self._recipe.start)
         if self._processes.first:
             prediction = self._recipe.objective.prediction_type
             make_class_images(recipe, prediction, self._parts, folder, self._report("class images"))

@@ -17,7 +17,7 @@ from pixart_sigma.training.pipeline_folder import write_pipeline
 from pixart_sigma.training.recipe import TransformerRecipe
 from pixart_sigma.training.tasks.parts import part_weights
 from pixart_sigma.training.tasks.transformer.data import RunData
-from pixart_sigma.training.tasks.transformer.models import Parts
+from pixart_sigma.training.tasks.transformer.models import Parts, public_name
 from pixart_sigma.training.watching.model_card import ModelFacts, training_rows, write_model_card
 from pixart_sigma.weights.folder import CAPTION_LENGTH_KEY, caption_entries
 from pixart_sigma.weights.transformer import build
@@ -66,9 +66,7 @@ def export_adapter(
     """Write a folder in peft's layout; returns its size."""
     assert recipe.lora is not None  # the caller has looked
     assert recipe.start is not None  # or the recipe would be invalid
-    start = recipe.start.model
-    # A folder's place is this machine's business; a relative one or a Hub's id may help the reader.
-    base = start.name if start.is_absolute() else start.as_posix()
+    base = public_name(recipe.start.model)
     write_adapter(folder, part_weights(weights, "transformer"), recipe.lora, base)
     write_model_card(folder, facts)
     return _size(folder)

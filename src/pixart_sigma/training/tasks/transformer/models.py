@@ -5,6 +5,7 @@ Knows nothing of data. The statistics of another autoencoder's latents, which ne
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +23,13 @@ from pixart_sigma.training.scratch import scratch_config
 from pixart_sigma.training.surgery import Change, operate
 from pixart_sigma.weights.folder import (
     COMPONENTS,
+    TEXT_PARTS,
     PipelineFolders,
     caption_length,
     find_pipeline,
     read_json,
 )
 from pixart_sigma.weights.transformer import build, load_transformer
-
-_TEXT = ["text_encoder", "tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,8 @@ def load_parts(recipe: TransformerRecipe, text_dtype: torch.dtype = torch.float3
 
 def _from_start(recipe: TransformerRecipe, start: StartRecipe, text_dtype: torch.dtype) -> Parts:
     folders = find_pipeline(start.model, start.components, parts=wanted_parts(start))
-    autoencoder_folder = (find_pipeline(start.vae, parts=["vae"]) if start.vae else folders)["vae"]
-    text_folder = (find_pipeline(start.text_encoder, parts=_TEXT) if start.text_encoder else folders)[
-        _TEXT[0]
-    ]
+    autoencoder_folder = _folder(start.vae, ["vae"], folders)
+    text_folder = _folder(start.text_encoder, TEXT_PARTS, folders)
     _check_prediction(recipe, start, folders)
     num_tokens = start.caption_length or caption_length(folders)
     autoencoder = Autoencoder.from_pretrained(autoencoder_folder)
@@ -84,6 +82,11 @@ def _from_start(recipe: TransformerRecipe, start: StartRecipe, text_dtype: torch
         recipe.run.seed,
         latent_channels=int(autoencoder.model.config.latent_channels),
     )
+    if start.text_encoder is not None:
+        changes = [
+            *changes,
+            Change("text_encoder", "configured", f"that of {public_name(start.text_encoder)}"),
+        ]
     text = TextEncoder.from_pretrained(text_folder, text_dtype)
     return Parts(
         transformer=build(config, weights, f"{start.model} after its surgery"),
@@ -115,10 +118,20 @@ def _from_scratch(recipe: TransformerRecipe, scratch: ScratchRecipe, text_dtype:
     )
 
 
+def public_name(model: Path) -> str:
+    """For logs and cards: a folder's place is this machine's business, a relative one or a Hub's id may help."""
+    return model.name if model.is_absolute() else model.as_posix()
+
+
 def wanted_parts(start: StartRecipe) -> list[str]:
     """What the starting model must have: all but what another takes the place of."""
-    replaced = (["vae"] if start.vae else []) + (_TEXT if start.text_encoder else [])
+    replaced = ("vae",) * (start.vae is not None) + TEXT_PARTS * (start.text_encoder is not None)
     return [part for part in COMPONENTS if part not in replaced]
+
+
+def _folder(other: Path | None, parts: Collection[str], folders: PipelineFolders) -> Path:
+    """Where parts that belong together are: in another model, if one is named."""
+    return (folders if other is None else find_pipeline(other, parts=parts))[next(iter(parts))]
 
 
 def _check_prediction(recipe: TransformerRecipe, start: StartRecipe, folders: PipelineFolders) -> None:

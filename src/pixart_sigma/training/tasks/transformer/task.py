@@ -200,7 +200,7 @@ class TransformerTask:
             changes.append(change)
             if processes.first:
                 write_latent_scaling(scaling, output / "latent_scaling.json")
-        if start.caption_length is not None:
+        if start.caption_length is not None or start.text_encoder is not None:
             null = self._parts.text_encoder.null_embedding(start.caption_length)
             changes.append(null_caption_change(null))
         if processes.first:
