@@ -214,5 +214,6 @@ def _outputs(recipe: Recipe) -> str:
     what = "adapter" if recipe.lora is not None else "pipeline"
     weights = "averaged" if recipe.export.weights == "average" else "last"
     blend = recipe.export.blend
-    mixed = f", {blend.share:.0%} of {blend.model} blended in," if blend is not None else ""
-    return f"{lines}; the {what} with the {weights} weights{mixed} in {recipe.export.dtype}"
+    mixed = f" ({blend.share:.0%} of {blend.model} blended in)" if blend is not None else ""
+    dtype = "fp32" if recipe.lora is not None else recipe.export.dtype
+    return f"{lines}; the {what} with the {weights} weights{mixed} in {dtype}"
