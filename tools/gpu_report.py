@@ -45,18 +45,19 @@ class Suite:
 
 # Most of the time goes into starting processes, about ten seconds each. Suite ablations starts twelve a scenario; it is
 # left to those who have longer, and so are fp32 and compiled pictures. Compiled rows need a C++ compiler and Python's
-# headers, and so are a suite of their own. Suite memory also writes and reads ten gigabytes of weights.
+# headers, and so are a suite of their own. Suite memory also writes and reads ten gigabytes of weights. Compression at
+# 4K and training at other sizes are for a run of their own, since their processes alone would take the time.
 SUITES = (
     Suite("transformer", 75, options=("--dtype", "bfloat16")),
     Suite("transformer", 60, ("xl-1024",), ("--dtype", "bfloat16", "--rounds", "5", "--compile")),
     Suite("pipeline", 115, options=("--dtype", "bfloat16", "--rounds", "5")),
-    Suite("kv-compression", 50, ("xl-2k", "xl-4k"), ("--dtype", "bfloat16", "--rounds", "3")),
+    Suite("kv-compression", 65, ("xl-2k",), ("--dtype", "bfloat16", "--rounds", "5")),
     Suite("vae", 35, ("decode-512",), ("--dtype", "bfloat16")),
     Suite("text-encoder", 45, options=("--dtype", "bfloat16", "--rounds", "5")),
-    Suite("train-step", 55),
+    Suite("train-step", 50, ("xl-512",)),
     Suite("plan", 20, ("xl-512",)),
     Suite("attention", 15, None),
-    Suite("memory", 95, ("staged-1024", "picture-4k")),
+    Suite("memory", 85, ("staged-1024", "picture-4k")),
 )
 
 

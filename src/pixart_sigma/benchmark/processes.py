@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,13 @@ def started(tasks: Sequence[Task], folder: Path) -> Iterator[list[Worker]]:
             worker.process.communicate()
 
 
-def take_turns(workers: Sequence[Worker], rounds: int) -> None:
-    """A run of each worker a round: there and back, so that none always follows the same other one."""
+def take_turns(workers: Sequence[Worker], rounds: int, before: Callable[[], object] = lambda: None) -> None:
+    """A run of each worker a round: there and back, so that none always follows the same other one.
+
+    before: what is done before each round, while they wait.
+    """
     for number in range(rounds):
+        before()
         for worker in workers if number % 2 == 0 else reversed(workers):
             worker.take(1)
 

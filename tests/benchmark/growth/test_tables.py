@@ -24,7 +24,11 @@ COMPRESSION: dict[str, Any] = {
         "2x2 conv": {
             "seconds": [6.0, 6.5, 7.0],
             "gate": GATE,
-            "predicted": {"attention": 5.5, "products": -0.5},
+            "predicted": [
+                {"attention": 5.5, "products": -0.5},
+                {"attention": 5.4, "products": -0.5},
+                {"attention": 5.9, "products": -0.6},
+            ],
         },
     },
 }
@@ -42,7 +46,7 @@ def test_the_saving_stands_beside_the_predicted_one() -> None:
 
 
 def test_nothing_is_a_share_of_no_saving() -> None:
-    predicted = {"attention": 0.1, "products": -0.2}
+    predicted = [{"attention": 0.1, "products": -0.2}] * 3
     ways = COMPRESSION["ways"] | {"2x2 conv": COMPRESSION["ways"]["2x2 conv"] | {"predicted": predicted}}
     assert compression_table.summarise([COMPRESSION | {"ways": ways}])[1]["of the predicted saving"] is None
 

@@ -90,7 +90,14 @@ def test_pictures_are_those_of_the_library_and_say_what_was_left_out(
     )
     assert outcome.failures == ()
     figures = json.loads((tmp_path / "x.json").read_text("utf-8"))
-    assert figures["options"] == {"model": "tiny", "size": "64x64", "steps": 4, "prompts": 2, "rounds": 1}
+    assert figures["options"] == {
+        "model": "tiny",
+        "size": "64x64",
+        "steps": 4,
+        "dtype": "float32",
+        "prompts": 2,
+        "rounds": 1,
+    }
     for name, word, value in (
         ("together", "reuse_blocks", "2"),
         ("int8", "transformer", "int8"),

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,13 +69,14 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 def test_sides_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def timed(*_: object) -> list[SimpleNamespace]:
-        return [
+    @contextmanager
+    def started(*_: object) -> Iterator[list[SimpleNamespace]]:
+        yield [
             SimpleNamespace(name=name, ready={"losses": [loss]})
             for name, loss in (("plain", 1.0), ("ours", 1.02))
         ]
 
-    monkeypatch.setattr(suite, "_timed", timed)
+    monkeypatch.setattr(suite, "started", started)
     with pytest.raises(
         PixArtSigmaError, match=r"tiny: the first error of ours is 1.02000 and that of plain 1.00000"
     ):

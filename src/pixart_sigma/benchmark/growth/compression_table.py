@@ -50,25 +50,29 @@ def _figures(rates: Mapping[str, float], whole: Sequence[float], way: Mapping[st
     }
     if "predicted" not in way:
         return figures
-    predicted = way["predicted"]["attention"] + way["predicted"]["products"]
+    attention, products = (
+        [saving[part] for saving in way["predicted"]] for part in ("attention", "products")
+    )
+    predicted = [sum(parts) for parts in zip(attention, products, strict=True)]
     return figures | {
         "saved s": median(whole) - median(way["seconds"]),
-        "predicted s": predicted,
-        "of attention": way["predicted"]["attention"],
-        "of products": way["predicted"]["products"],
+        "predicted s": median(predicted),
+        "of attention": median(attention),
+        "of products": median(products),
         "of the predicted saving": _share(whole, way["seconds"], predicted),
     }
 
 
-def _share(whole: Sequence[float], way: Sequence[float], predicted: float) -> str | None:
-    """With the interval of resampled rounds; None where nothing is to be saved."""
-    if predicted <= 0:
+def _share(whole: Sequence[float], way: Sequence[float], predicted: Sequence[float]) -> str | None:
+    """With the interval of resampled rounds, each with its own prediction; None where nothing is to be saved."""
+    if min(predicted) <= 0:
         return None
 
-    def share(rounds: Sequence[tuple[float, float]]) -> float:
-        return (median(one for one, _ in rounds) - median(other for _, other in rounds)) / predicted
+    def share(rounds: Sequence[tuple[float, float, float]]) -> float:
+        one, other, expected = (median(column) for column in zip(*rounds, strict=True))
+        return (one - other) / expected
 
-    found = bootstrap_interval(list(zip(whole, way, strict=True)), share)
+    found = bootstrap_interval(list(zip(whole, way, predicted, strict=True)), share)
     return f"{found.estimate:.0%} ({found.low:.0%} to {found.high:.0%})"
 
 

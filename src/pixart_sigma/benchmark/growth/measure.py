@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from pixart_sigma.benchmark.growth.prediction import predicted_saving
-from pixart_sigma.benchmark.growth.rates import mean_rates, measured_rates
+from pixart_sigma.benchmark.growth.rates import Rates, mean_rates, measured_rates
 from pixart_sigma.benchmark.growth.scenarios import WAYS, Scenario, Suite, Way, config_in
 from pixart_sigma.benchmark.inference.random_pipeline import RandomPipeline
 from pixart_sigma.benchmark.inference.scenarios import PROMPT_TOKENS
@@ -80,17 +80,17 @@ def measure_row(
                     if worker.ready["failure"] is not None:
                         raise PixArtSigmaError(f"{worker.name}: {worker.ready['failure']}")
                 say(f"{scenario.name} in {dtype}: {rounds} rounds")
-                rates = [measured_rates(scenario, DTYPES[dtype], device)]
-                take_turns(workers, rounds)
-                rates.append(measured_rates(scenario, DTYPES[dtype], device))
+                rates: list[Rates] = []
+                take_turns(
+                    workers, rounds, lambda: rates.append(measured_rates(scenario, DTYPES[dtype], device))
+                )
         except PixArtSigmaError as error:
             say(f"{scenario.name} in {dtype}: failed: {error}")
             return row | {"failed": str(error)}
-    mean = mean_rates(rates)
     ways = {worker.name: {"seconds": worker.seconds, "gate": worker.ready["gate"]} for worker in workers}
     for way in WAYS[suite][1:]:
-        ways[way]["predicted"] = asdict(predicted_saving(scenario, way, mean))
-    return row | {"rates": asdict(mean), "ways": ways}
+        ways[way]["predicted"] = [asdict(predicted_saving(scenario, way, each)) for each in rates]
+    return row | {"rates": asdict(mean_rates(rates)), "ways": ways}
 
 
 def _task(suite: Suite, scenario: Scenario, way: Way, dtype: str, device: torch.device, folder: Path) -> Task:

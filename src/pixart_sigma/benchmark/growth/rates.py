@@ -40,8 +40,11 @@ def measured_rates(scenario: Scenario, dtype: torch.dtype, device: torch.device)
 
 
 def mean_rates(several: list[Rates]) -> Rates:
-    """Of times before and after a run."""
-    means = {name: statistics.fmean(asdict(each)[name] for each in several) for name in asdict(several[0])}
+    """Of several times, whose mean is that of their seconds."""
+    means = {
+        name: statistics.harmonic_mean([asdict(each)[name] for each in several])
+        for name in asdict(several[0])
+    }
     return Rates(**means)
 
 

@@ -1,8 +1,9 @@
 """The process of one way of a scenario: `python -m pixart_sigma.benchmark.growth.worker ARGUMENTS`.
 
 Says how far its prediction is from that of attention written plainly, on the same weights, and then runs as it is. That
-is looked at in fp32, whatever is timed: what a coarser one lets through is as large as what compression changes.
-Captions and timesteps are prepared beforehand, as for a step of many.
+is looked at in fp32, whatever is timed: what a coarser one lets through is as large as what compression changes. What
+is timed must be near it as well, within its own tolerance, and is warm then. Captions and timesteps are prepared
+beforehand, as for a step of many.
 """
 
 from __future__ import annotations
@@ -36,24 +37,29 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
     (scenario,) = choose(arguments["suite"], [arguments["scenario"]], device.type)
     keep_freed_memory()
     folder = Path(arguments["folder"]) / "transformer"
-    verdict = _compared(folder, scenario, arguments["way"], device)
+    verdict, plain = _compared(folder, scenario, arguments["way"], device)
     _, forward = _prepared(folder, scenario, arguments["way"], dtype, device)
+    timed = compare({"prediction": forward().float()}, plain, dtype)
 
     def run() -> dict[str, float]:
         started = seconds_now(device)
         forward()
         return {"total": seconds_now(device) - started}
 
-    return {"gate": asdict(verdict), "failure": verdict.failure}, run
+    return {"gate": asdict(verdict), "failure": verdict.failure or timed.failure}, run
 
 
-def _compared(folder: Path, scenario: Scenario, way: Way, device: torch.device) -> Verdict:
-    """With attention written plainly; without what cuDNN rounds convolutions in fp32 to, unless it is told not to."""
+def _compared(
+    folder: Path, scenario: Scenario, way: Way, device: torch.device
+) -> tuple[Verdict, dict[str, Tensor]]:
+    """With attention written plainly, and what that gives; without what cuDNN rounds convolutions in fp32 to, unless it
+    is told not to.
+    """
     model, forward = _prepared(folder, scenario, way, torch.float32, device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         with written_plainly(model):
-            plain = forward()
-        return compare({"prediction": forward()}, {"prediction": plain}, torch.float32)
+            plain = {"prediction": forward()}
+        return compare({"prediction": forward()}, plain, torch.float32), plain
 
 
 def _prepared(

@@ -61,7 +61,7 @@ def switch_off(model: TextToImage, off: Collection[str]) -> None:
 def switch_off_in_transformer(model: PixArtTransformer, off: Collection[str]) -> None:
     """Undo those of them that are the transformer's. Padding comes first: what is repeated then is padded too."""
     if REAL_TOKENS in off:
-        _pad_captions(model)
+        pad_captions(model)
     if CAPTIONS_ONCE in off:
         _project_captions_at_every_step(model)
     if TIMESTEPS_ONCE in off:
@@ -87,7 +87,7 @@ def _pad_prompts(encoder: TextEncoder) -> None:
     encoder.encode_groups = encode_groups  # type: ignore[method-assign]
 
 
-def _pad_captions(model: PixArtTransformer) -> None:
+def pad_captions(model: PixArtTransformer) -> None:
     """Padding is projected to keys and values in every block, and attended to with a mask."""
     prepare = model.prepare_captions
 

@@ -93,7 +93,7 @@ def measure_shortcuts(
         try:
             times = _timed(setting, scenario, rounds, say)
             quality, right = _judged(setting, scenario, say)
-        except PixArtSigmaError as error:
+        except (PixArtSigmaError, RuntimeError) as error:  # torch's own, if memory runs out
             say(f"{scenario.name}: failed: {error}")
             yield _row(scenario, {"failed": str(error)})
             continue

@@ -13,6 +13,7 @@ from pixart_sigma.benchmark.shortcuts.scenarios import choose
 from pixart_sigma.benchmark.shortcuts.shortcuts_table import NOTE
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.evaluation.request import EvaluationRequest
+from pixart_sigma.pipeline.device import resolve_dtype
 from pixart_sigma.pipeline.request import Request, make_request
 from pixart_sigma.pipeline.samplers import OWN_SAMPLERS, kinds_of_model
 from pixart_sigma.weights.folder import base_resolution
@@ -40,6 +41,7 @@ def run_shortcuts(
         "model": request.folders.name,
         "size": f"{asked.width}x{asked.height}",
         "steps": asked.num_steps,
+        "dtype": str(resolve_dtype("auto", where)).removeprefix("torch."),
         "prompts": len(request.prompts),
         "rounds": rounds,
     }

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from pixart_sigma.benchmark.inference.switches import pad_captions
 from pixart_sigma.benchmark.training.scenarios import Features, Scenario
 from pixart_sigma.benchmark.training.switches import Switches, attention
 from pixart_sigma.diffusion.schedule import linear_schedule
@@ -69,7 +70,7 @@ def our_step(scenario: Scenario, features: Features, device: torch.device, switc
     longest = max(features.num_caption_tokens)
     states, mask = features.states[:, :longest], features.mask[:, :longest]
     if switches.padded_captions:
-        states, mask = features.states, torch.ones_like(features.mask)
+        pad_captions(transformer)
     batch = TransformerBatch(
         latents=features.latents.to(device),
         noise=features.noise.to(device),

@@ -50,7 +50,6 @@ def train_step(
         if compiled:
             sides[COMPILED] = ("ours", replace(Switches(), compiled=True))
         workers = _timed(scenario, sides, device, rounds)
-        _check_equal(scenario, workers)
         yield from _rows(scenario, workers, device)
 
 
@@ -92,12 +91,16 @@ def _timed(
     """Workers that have taken their steps, in turns, and have ended."""
     tasks = [step_task(scenario, name, side, switches, device) for name, (side, switches) in sides.items()]
     with tempfile.TemporaryDirectory() as folder, started(tasks, Path(folder)) as workers:
+        _check_equal(scenario, workers)
         take_turns(workers, rounds)
         return workers
 
 
 def _check_equal(scenario: Scenario, workers: Sequence[Worker]) -> None:
-    """Before any update all sides compute the same error, to the rounding of bf16."""
+    """Before any update all sides compute the same error, to the rounding of bf16.
+
+    Raises PixArtSigmaError if they do not.
+    """
     plain, *others = ((worker.name, worker.ready["losses"][0]) for worker in workers)
     for name, error in others:
         if abs(error - plain[1]) > _ALLOWED * plain[1]:

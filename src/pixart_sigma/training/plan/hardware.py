@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,12 +124,18 @@ def measured_rates(
     def gelu() -> Tensor:
         return F.gelu(hidden, approximate="tanh")
 
-    matrix = 3 * 2 * 2 * rows * width * 4 * width / _seconds(products, device, repeats)
-    scores = 3 * 4 * rows * shape.tokens * width / _seconds(attention, device, repeats)
+    matrix = (
+        3 * 2 * 2 * rows * width * 4 * width / _seconds(products, (tokens, wide, narrow), device, repeats)
+    )
+    scores = (
+        3 * 4 * rows * shape.tokens * width / _seconds(attention, (queries, keys, values), device, repeats)
+    )
     # The norm, the product and the sum read and write 28 bytes an element, and about twice that backwards.
     element = torch.finfo(dtype).bits // 8
     moved = 3 * rows * width * (28 + 4 * 2 * element)
-    elementwise = moved / (_seconds(norm, device, repeats) + _seconds(gelu, device, repeats))
+    elementwise = moved / (
+        _seconds(norm, (stream,), device, repeats) + _seconds(gelu, (hidden,), device, repeats)
+    )
     return Rates(
         matrix=matrix, attention=scores, elementwise=elementwise, update=_update_rate(device, repeats)
     )
@@ -151,10 +157,15 @@ def _update_rate(device: torch.device, repeats: int) -> float:
     return sum(weight.numel() for weight in weights) / _median_seconds(update, device, repeats)
 
 
-def _seconds(forward: Callable[[], Tensor], device: torch.device, repeats: int) -> float:
+def _seconds(
+    forward: Callable[[], Tensor], inputs: Sequence[Tensor], device: torch.device, repeats: int
+) -> float:
+    """Forward and backward; gradients are not added to earlier ones."""
+    outcome = torch.ones_like(forward())
+
     def both() -> None:
         result = forward()
-        result.backward(torch.ones_like(result))
+        torch.autograd.grad(result, inputs, outcome)
 
     return _median_seconds(both, device, repeats)
 
