@@ -27,12 +27,11 @@ from pixart_sigma.errors import RecipeError
 from pixart_sigma.evaluation.judges.labels import ANSWERS, OF_KIND, OF_PICTURE, OF_SIGN, truth_labels
 from pixart_sigma.pipeline.placement.processes import Processes
 from pixart_sigma.training.draws import batch_indices, keyed_generator
-from pixart_sigma.training.pipeline_folder import write_text_encoder, write_tokenizer
 from pixart_sigma.training.recipe.small_models import CaptionReaderRecipe
 from pixart_sigma.training.tasks.captions import CaptionTable
 from pixart_sigma.training.tasks.checker import verdicts
-from pixart_sigma.training.tasks.parts import part_weights
 from pixart_sigma.training.tasks.small import SmallTask
+from pixart_sigma.training.tasks.text_encoder import export_text_encoder
 from pixart_sigma.weights.digests import text_encoder_digest
 from pixart_sigma.weights.folder import TEXT_PARTS, find_pipeline
 from pixart_sigma.world import dense_caption, sample_scene, short_caption
@@ -184,10 +183,7 @@ class CaptionReaderTask(SmallTask):
     ) -> dict[str, float]:
         """Write `tokenizer/` and `text_encoder/` (fp32: training goes on from here)."""
         model = T5Encoder(self.model.get_submodule("text_encoder").config)
-        model.load_state_dict(part_weights(weights, "text_encoder"))
-        write_tokenizer(self._tokenizer, folder / "tokenizer")
-        write_text_encoder(model, folder / "text_encoder")
-        return {"pieces": float(len(self._tokenizer))}
+        return export_text_encoder(model, weights, self._tokenizer, folder)
 
     def _placed(self, loaded: tuple[Tensor, Tensor, dict[str, Tensor]], share: float) -> LabelledCaptions:
         ids, mask = (tensor.to(self._device) for tensor in loaded[:2])

@@ -77,6 +77,16 @@ def build_text_encoder(recipe: TextEncoderModelRecipe, num_pieces: int) -> T5Enc
     return model
 
 
+def export_text_encoder(
+    model: T5Encoder, weights: dict[str, Tensor], tokenizer: Tokenizer, folder: Path
+) -> dict[str, float]:
+    """Write `tokenizer/` and `text_encoder/`, the model with its part of a task's weights, and tell the pieces."""
+    model.load_state_dict(part_weights(weights, "text_encoder"))
+    write_tokenizer(tokenizer, folder / "tokenizer")
+    write_text_encoder(model, folder / "text_encoder")
+    return {"pieces": float(len(tokenizer))}
+
+
 @dataclass(frozen=True)
 class HiddenPieces:
     """ids, shown ids (B, L) int64, mask, hidden (B, L) bool, and the factor of the samples' sum in the loss."""
@@ -162,10 +172,7 @@ class TextEncoderTask(SmallTask):
     ) -> dict[str, float]:
         """Write `tokenizer/` and `text_encoder/` (fp32: training goes on from here)."""
         model = build_text_encoder(self._recipe.model, len(self._tokenizer))
-        model.load_state_dict(part_weights(weights, "text_encoder"))
-        write_tokenizer(self._tokenizer, folder / "tokenizer")
-        write_text_encoder(model, folder / "text_encoder")
-        return {"pieces": float(len(self._tokenizer))}
+        return export_text_encoder(model, weights, self._tokenizer, folder)
 
     def _hide(self, mask: Tensor, generator: torch.Generator) -> Tensor:
         hidden = (torch.rand(mask.shape, generator=generator) < self._recipe.masked) & mask
