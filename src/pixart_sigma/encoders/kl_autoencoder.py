@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixart_sigma.encoders.group_norm import GroupNorm
+from pixart_sigma.tiled_attention import attend
 
 _NORM_EPSILON = 1e-6
 
@@ -89,7 +90,7 @@ class Attention(nn.Module):
         """states (B, D, height, width) → the same."""
         places = self.group_norm(states).flatten(2).transpose(1, 2)
         queries, keys, values = (project(places)[:, None] for project in (self.to_q, self.to_k, self.to_v))
-        attended = F.scaled_dot_product_attention(queries, keys, values)[:, 0]
+        attended = attend(queries, keys, values)[:, 0]
         return states + self.to_out[0](attended).transpose(1, 2).unflatten(2, states.shape[2:])
 
 

@@ -6,7 +6,8 @@ Knows nothing of modulation or residuals. Parameter names follow diffusers.
 
 In inference no (N, M) matrix of scores is ever whole in memory. torch's fused kernels see to that on a CPU and, for
 these head sizes and masks, on a GPU; what they refuse (bf16 on a GPU before Ampere, other devices) is cut here, unless
-it is compiled. In training their backward pass is slow on few tokens on a CPU, where attention is written out.
+it is compiled. In bf16 on a CPU, where they are slow, `tiled_attention.py` takes their place; in training, on few
+tokens, attention written out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 
+from pixart_sigma import tiled_attention
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.kv_compression import KVCompressor
 from pixart_sigma.model.pieces import cut, in_pieces
@@ -45,6 +47,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
     num_keys = keys.shape[2]
     if torch.is_grad_enabled() and writes_out(queries.device.type, num_queries, queries.dtype):
         return written_out(queries, keys, values, mask)
+    if tiled_attention.takes(queries, keys):
+        return tiled_attention.attend_in_tiles(queries, keys, values, mask)
     few = batch * heads * num_queries * num_keys <= MOST_SCORES
     # A compiler cannot look into the question for a kernel, and would cut its graph there.
     whole = few or torch.is_grad_enabled() or torch.compiler.is_compiling()
