@@ -91,18 +91,22 @@ def render(figures: Figures) -> str:
 
 
 def _tables(rows: Sequence[Row]) -> str:
-    """One table, or two where rows say whether they are `exact`: those that are not stand by themselves."""
+    """One table, or two where rows say whether they are `exact`: those that are not stand by themselves, each with the
+    columns in which it has something to say.
+    """
     if "exact" not in rows[0]:
         return render_table(rows)
-    exact, others = (
-        [
-            {head: value for head, value in row.items() if head != "exact"}
-            for row in rows
-            if row["exact"] is kind
-        ]
-        for kind in (True, False)
-    )
+    exact, others = (_without_empty([row for row in rows if row["exact"] is kind]) for kind in (True, False))
     tables = [render_table(exact)] * bool(exact)
     if others:
         tables.append(f"Not exact:\n\n{render_table(others)}")
     return "\n\n".join(tables)
+
+
+def _without_empty(rows: Sequence[Row]) -> list[Row]:
+    heads = [
+        head
+        for head in (rows[0] if rows else ())
+        if head != "exact" and any(row[head] is not None for row in rows)
+    ]
+    return [{head: row[head] for head in heads} for row in rows]

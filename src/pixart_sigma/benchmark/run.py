@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pixart_sigma.allocator import keep_freed_memory
+from pixart_sigma.benchmark.attention import attention
 from pixart_sigma.benchmark.figures import collect, render
 from pixart_sigma.benchmark.inference.measure import measure
 from pixart_sigma.benchmark.inference.scenarios import Suite as InferenceSuite
@@ -22,7 +23,6 @@ from pixart_sigma.benchmark.outcome import (
     chosen_dtypes,
 )
 from pixart_sigma.benchmark.table import Row
-from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
 from pixart_sigma.benchmark.training.scenarios import choose as choose_training
 from pixart_sigma.benchmark.training.train_step import ablations, train_step

@@ -8,7 +8,6 @@ from scipy.optimize import nnls  # type: ignore[import-untyped]
 from pixart_sigma.benchmark.growth import compression_table, scaling_table
 from pixart_sigma.benchmark.growth.fit import Fit, fit_growth, non_negative_least_squares
 from pixart_sigma.benchmark.growth.plot import draw, plot_growth
-from pixart_sigma.benchmark.growth.scenarios import WAY
 
 GATE = {"errors": {"prediction": 2e-6}, "tolerance": 1e-4}
 COMPRESSION: dict[str, Any] = {
@@ -36,7 +35,7 @@ COMPRESSION: dict[str, Any] = {
 
 def test_the_saving_stands_beside_the_predicted_one() -> None:
     whole, conv = compression_table.summarise([COMPRESSION])
-    assert conv["way (2x2: not exact)"] == "2x2 conv"
+    assert (conv["way"], conv["exact"]) == ("2x2 conv", False)
     assert whole["saved s"] is None
     assert whole["of the predicted saving"] is None
     assert (conv["s"], conv["saved s"], conv["predicted s"]) == (6.5, 4.5, 5.0)
@@ -106,7 +105,7 @@ SCALING = [scaling_row(tokens, tokens <= 16) for tokens in (4, 16, 8, 64)]
 
 
 def test_sizes_that_were_not_timed_are_marked() -> None:
-    rows = [row for row in scaling_table.summarise(SCALING) if row[WAY] == "R = 1"]
+    rows = [row for row in scaling_table.summarise(SCALING) if row["way"] == "R = 1"]
     assert [(row["tokens"], row["kind"]) for row in rows] == [
         (4, "measured"),
         (8, "measured"),

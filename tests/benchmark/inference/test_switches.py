@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pixart_sigma import tiled_attention
 from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.inference import ours, worker
 from pixart_sigma.benchmark.inference.gate import compare
@@ -20,6 +21,7 @@ from pixart_sigma.benchmark.inference.switches import (
     KEPT_MEMORY,
     REAL_TOKENS,
     SWITCHES,
+    TILES,
     TIMESTEPS_ONCE,
     UPSAMPLING,
 )
@@ -144,6 +146,23 @@ def test_an_enlarged_picture_is_convolved_where_every_place_is_repeated(
             counter.get_total_flops()
             == 2 * products * 4 * 4 * layer.conv.in_channels * layer.conv.out_channels
         )
+
+
+@pytest.mark.parametrize(("off", "in_tiles"), [((), 4 * STEPS + 1), ((TILES,), 0)])
+def test_attention_in_tiles_is_left_to_the_fused_kernel(
+    off: tuple[str, ...], in_tiles: int, tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
+    monkeypatch.setattr(tiled_attention, "LEAST_KEYS", 2)
+    calls: list[str] = []
+    tiles = tiled_attention.attend_in_tiles
+    monkeypatch.setattr(
+        tiled_attention, "attend_in_tiles", lambda *given: calls.append("tiles") or tiles(*given)
+    )
+    job = Job(TINY["pipeline"][0], tiny_weights("bfloat16"), torch.bfloat16, CPU, STEPS, frozenset(off))
+    computed(ours.BUILDERS["picture"](job, Stopwatch(CPU)))
+    assert len(calls) == in_tiles
+    assert tiled_attention.HAS_PRODUCTS
 
 
 @pytest.mark.parametrize("off", [(), (CAPTIONS_ONCE,), (REAL_TOKENS, CAPTIONS_ONCE, TIMESTEPS_ONCE)])

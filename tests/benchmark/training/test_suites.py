@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pixart_sigma import tiled_attention
+from pixart_sigma.benchmark.attention import attention
 from pixart_sigma.benchmark.outcome import benchmark_device
 from pixart_sigma.benchmark.run import Output, run_training
 from pixart_sigma.benchmark.training import train_step as suite
-from pixart_sigma.benchmark.training.attention import attention
 from pixart_sigma.benchmark.training.plan_check import plan_check
 from pixart_sigma.benchmark.training.scenarios import TINY
 from pixart_sigma.benchmark.training.switches import Switches
@@ -53,10 +54,13 @@ def test_the_plan_suite_compares_prediction_and_measurement() -> None:
 
 
 def test_the_attention_suite_has_a_row_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixart_sigma.benchmark.training.attention._TOKENS", ((16, 2),))
+    for tokens in ("_TRAINED", "_DRAWN"):
+        monkeypatch.setattr(f"pixart_sigma.benchmark.attention.{tokens}", ((16, 2),))
+    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
     rows = list(attention(CPU, 1, lambda line: None))
-    assert len(rows) == 2 * 2 * 2
-    assert all(row["plain / fused"] == pytest.approx(row["plain ms"] / row["fused ms"]) for row in rows)
+    assert [row["other way"] for row in rows] == 2 * 2 * 2 * ["written out"] + 2 * 3 * ["in tiles"]
+    assert all(row["time"] == pytest.approx(row["its ms"] / row["fused ms"]) for row in rows)
+    assert all(float(row["its error"]) < 2e-2 for row in rows if row["dtype"] == "bfloat16")
 
 
 def test_what_cannot_be_is_refused() -> None:

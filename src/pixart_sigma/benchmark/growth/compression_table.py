@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from pixart_sigma.benchmark.growth.scenarios import WAY
+from pixart_sigma.benchmark.growth.scenarios import EXACT
 from pixart_sigma.benchmark.table import Row
 from pixart_sigma.evaluation.metrics.bootstrap import bootstrap_interval
 
@@ -85,6 +85,7 @@ def _line(row: Mapping[str, Any], way: str, **figures: Any) -> Row:
         "compressed blocks": f"{compressed} of {num_layers}",
         "tokens": row["tokens"],
         "dtype": row["dtype"],
-        WAY: way,
+        "way": way,
+        "exact": way in (EXACT, "-"),
         **{head: figures.get(head) for head in _HEADS},
     }

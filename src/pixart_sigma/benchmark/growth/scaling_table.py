@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from pixart_sigma.benchmark.growth.fit import Fit, fit_growth
-from pixart_sigma.benchmark.growth.scenarios import WAY
+from pixart_sigma.benchmark.growth.scenarios import EXACT
 from pixart_sigma.benchmark.table import Row
 
 
@@ -72,7 +72,8 @@ def _line(curve: Curve, row: Mapping[str, Any], seconds: float | None) -> Row:
         kind = "not timed" if fitted is None else "extrapolated"
     return {
         "dtype": curve.dtype,
-        WAY: curve.way,
+        "way": curve.way,
+        "exact": curve.way == EXACT,
         "pixels": "x".join(str(side) for side in row["size"]),
         "tokens": row["tokens"],
         "blocks": row["blocks"][1],

@@ -29,8 +29,8 @@ WAYS: dict[Suite, tuple[Way, ...]] = {
     "scaling": ("R = 1", "2x2 conv"),
 }
 WINDOW = (2, 2)
-WAY = "way (2x2: not exact)"
-"""The head of a table's column: beside R = 1 stand ways that compute something else, and less."""
+EXACT: Way = "R = 1"
+"""The others compute something else, and less."""
 
 
 @dataclass(frozen=True)

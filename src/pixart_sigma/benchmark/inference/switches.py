@@ -6,7 +6,7 @@ The library has no such switches. What is undone gives the same pictures; the ga
 place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the two functions below.
 
 Stays on, since it has no switch here: the package's own T5, tokenizer and sampler in place of transformers' and
-diffusers', its attention and its modulation, tokens that go through a block's layers in pieces, layers of the
+diffusers', its modulation, tokens that go through a block's layers in pieces, layers of the
 autoencoder that write in place, a decoder that lets go of levels as it leaves them, and weights that are mapped. Not
 here, since the library does not have them: position embeddings kept from step to step, the empty prompt's embeddings
 kept from prompt to prompt, and queries, keys and values from one merged product.
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixart_sigma import tiled_attention
 from pixart_sigma.benchmark.inference.scenarios import Work
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.kl_autoencoder import Upsample
@@ -33,6 +34,7 @@ KEPT_MEMORY = "freed memory kept"
 REAL_TOKENS = "captions without padding"
 CAPTIONS_ONCE = "captions projected once a prompt"
 TIMESTEPS_ONCE = "timesteps embedded once a schedule"
+TILES = "attention in tiles, on a CPU in bf16"
 CHANNELS_LAST = "autoencoder in channels_last"
 UPSAMPLING = "upsampling with 16 products a place, not 36"
 
@@ -41,6 +43,7 @@ SWITCHES: dict[str, tuple[Work, ...]] = {
     REAL_TOKENS: ("step", "picture"),
     CAPTIONS_ONCE: ("step", "picture"),
     TIMESTEPS_ONCE: ("step", "picture"),
+    TILES: ("step", "picture"),
     CHANNELS_LAST: ("picture",),
     UPSAMPLING: ("picture",),
 }
@@ -52,6 +55,8 @@ def switch_off(model: TextToImage, off: Collection[str]) -> None:
     switch_off_in_transformer(model.transformer, off)
     if REAL_TOKENS in off:
         _pad_prompts(cast(TextEncoder, model.text_encoder))
+    if TILES in off:
+        _use_the_fused_kernel(model.autoencoder.model, "decode")
     if CHANNELS_LAST in off:
         _decode_in_default_format(model.autoencoder)
     if UPSAMPLING in off:
@@ -66,6 +71,8 @@ def switch_off_in_transformer(model: PixArtTransformer, off: Collection[str]) ->
         _project_captions_at_every_step(model)
     if TIMESTEPS_ONCE in off:
         _embed_timesteps_at_every_step(model)
+    if TILES in off:
+        _use_the_fused_kernel(model, "forward")
 
 
 def _pad_prompts(encoder: TextEncoder) -> None:
@@ -154,6 +161,21 @@ def _embed_timesteps_at_every_step(model: PixArtTransformer) -> None:
         return cast(Timesteps, _Unprepared(prepare, timesteps, (image_size, aspect_ratio)))
 
     model.prepare_timesteps = postpone  # type: ignore[method-assign]
+
+
+def _use_the_fused_kernel(model: nn.Module, name: str) -> None:
+    """While this method of the model runs."""
+    method = getattr(model, name)
+
+    def without_tiles(*arguments: Any, **named: Any) -> Any:
+        had = tiled_attention.HAS_PRODUCTS
+        tiled_attention.HAS_PRODUCTS = False
+        try:
+            return method(*arguments, **named)
+        finally:
+            tiled_attention.HAS_PRODUCTS = had
+
+    setattr(model, name, without_tiles)
 
 
 def _decode_in_default_format(autoencoder: Autoencoder) -> None:

@@ -11,7 +11,7 @@ from pixart_sigma.benchmark.shortcuts.scenarios import EXACT
 from pixart_sigma.benchmark.table import Row
 
 NOTE = (
-    "All rows but the first are not exact: their pictures are others than the model's. Speed, PSNR, SSIM and the "
+    "What is not exact makes other pictures than the model's. Speed, PSNR, SSIM and the "
     "change of adherence are relative to the exact pictures of the same prompts and seeds; PSNR is the mean over those "
     "that are not equal, pixel for pixel."
 )
@@ -69,7 +69,8 @@ def _interval(found: Mapping[str, float] | None, form: str, times: float = 1) ->
 
 def _line(row: Mapping[str, Any], options: str, figures: Mapping[str, Any]) -> Row:
     return {
-        "shortcut (not exact)": "none (exact)" if row["scenario"] == EXACT.name else row["scenario"],
+        "shortcut": "none" if row["scenario"] == EXACT.name else row["scenario"],
+        "exact": row["scenario"] == EXACT.name,
         "options": options,
         **{head: figures.get(head) for head in _HEADS},
     }

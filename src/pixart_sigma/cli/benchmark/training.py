@@ -58,7 +58,7 @@ def time_attention(
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
-    """The fused attention kernel, beside attention written out."""
+    """The fused attention kernel, beside the package's other ways to attend."""
     _run("attention", None, device, rounds, False, json_file, markdown_file)
 
 
