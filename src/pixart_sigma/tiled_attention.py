@@ -21,7 +21,7 @@ TILE = (1024, 2048)
 LEAST_KEYS = 128
 """For fewer keys, captions of a few words, the fused kernel is faster."""
 
-HAS_PRODUCTS = torch.cpu._is_avx512_bf16_supported()
+HAS_PRODUCTS: bool = torch.cpu.get_capabilities().get("avx512_bf16", False)
 """Whether the processor multiplies bf16 by itself. Where it does not, such products take 40 times as long."""
 
 MARGIN = 1.0

@@ -89,11 +89,11 @@ def test_many_rows_are_multiplied_some_at_a_time(monkeypatch: pytest.MonkeyPatch
 def test_every_linear_layer_of_the_blocks_is_replaced_and_no_other() -> None:
     model = tiny(kv_compression=KVCompression((2, 2), "conv", (1,)))
     exact = predicted(model)
-    known = {name for name, one in model.named_modules() if type(one) is nn.Linear and "blocks" in name}
+    known = {name for name, one in model.named_modules() if isinstance(one, nn.Linear) and "blocks" in name}
     assert known == {f"transformer_blocks.{block}.{name}" for block in range(3) for name in LINEAR_LAYERS}
     quantise_linears(model.transformer_blocks)
     assert set(int8_layers(model)) == known
-    assert type(model.proj_out) is nn.Linear
+    assert not isinstance(model.proj_out, Int8Linear)
     assert 1e-4 < relative_error(predicted(model), exact) < 0.05
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from comparison import relative_error
 from pixart_sigma.errors import MissingDependency
 from pixart_sigma.model import PixArtTransformer
+from pixart_sigma.products import Linear
 from pixart_sigma.training.frozen_linear import FrozenLinear, Storage, freeze_linears
 from tiny_pipeline import TRANSFORMER
 
@@ -99,7 +100,7 @@ def test_autocast_computes_in_bf16_and_changes_nothing(linear: nn.Linear, storag
 @pytest.mark.parametrize("storage", STORAGES)
 def test_the_linear_layers_of_the_blocks_alone_are_replaced(storage: Storage) -> None:
     model = PixArtTransformer(TRANSFORMER)
-    linears = {name for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name for name, module in model.named_modules() if isinstance(module, Linear)}
     model.requires_grad_(False)
     freeze_linears(model, storage)
     frozen = {name for name, module in model.named_modules() if isinstance(module, FrozenLinear)}
@@ -112,7 +113,9 @@ def test_what_is_trained_is_not_replaced() -> None:
     model = PixArtTransformer(TRANSFORMER).requires_grad_(False)
     model.transformer_blocks[0].attn1.to_q.requires_grad_(True)
     freeze_linears(model, "bf16")
-    linears = {name for name, module in model.transformer_blocks.named_modules() if type(module) is nn.Linear}
+    linears = {
+        name for name, module in model.transformer_blocks.named_modules() if isinstance(module, Linear)
+    }
     assert linears == {"0.attn1.to_q"}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pixart_sigma.benchmark.serving import seconds_now
+from pixart_sigma.products import linear
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -45,14 +46,17 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+@torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a product of two large square matrices here and now: the median of a few, after one that warms up."""
+    """FLOP/s of a product of two large square matrices here and now, in inference: the median of a few, after one that
+    warms up.
+    """
     side = _GPU_SIDE if device.type == "cuda" else _CPU_SIDE
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = []
     for _ in range(_REPEATS + 1):
         started = seconds_now(device)
-        left @ right
+        linear(left, right)
         times.append(seconds_now(device) - started)
     return 2 * side**3 / statistics.median(times[1:])
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixart_sigma.encoders.group_norm import GroupNorm
+from pixart_sigma.products import Linear
 from pixart_sigma.tiled_attention import attend
 
 _NORM_EPSILON = 1e-6
@@ -80,11 +81,11 @@ class Attention(nn.Module):
     def __init__(self, channels: int, config: AutoencoderConfig) -> None:
         super().__init__()
         self.group_norm = _norm(channels, config)
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
+        self.to_q = Linear(channels, channels)
+        self.to_k = Linear(channels, channels)
+        self.to_v = Linear(channels, channels)
         # The second slot is dropout in diffusers, of nothing; the name `to_out.0` remains.
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels), nn.Identity()])
+        self.to_out = nn.ModuleList([Linear(channels, channels), nn.Identity()])
 
     def forward(self, states: Tensor) -> Tensor:
         """states (B, D, height, width) → the same."""

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixart_sigma.products import Linear
+
 KEPT_IN_FP32 = "wo"
 """The layers whose results fp16 does not hold."""
 PACKED_TOKENS = 2048
@@ -74,10 +76,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         inner = config.num_heads * config.d_kv
-        self.q = nn.Linear(config.d_model, inner, bias=False)
-        self.k = nn.Linear(config.d_model, inner, bias=False)
-        self.v = nn.Linear(config.d_model, inner, bias=False)
-        self.o = nn.Linear(inner, config.d_model, bias=False)
+        self.q = Linear(config.d_model, inner, bias=False)
+        self.k = Linear(config.d_model, inner, bias=False)
+        self.v = Linear(config.d_model, inner, bias=False)
+        self.o = Linear(inner, config.d_model, bias=False)
 
     def forward(self, states: Tensor, spans: Sequence[Span]) -> Tensor:
         """states (N, C) → the same; tokens attend to those of their own prompt."""
@@ -115,9 +117,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.wi_0 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, states: Tensor) -> Tensor:
         gated = F.gelu(self.wi_0(states), approximate="tanh") * self.wi_1(states)

@@ -21,6 +21,7 @@ from pixart_sigma import tiled_attention
 from pixart_sigma.model.config import TransformerConfig
 from pixart_sigma.model.kv_compression import KVCompressor
 from pixart_sigma.model.pieces import cut, in_pieces
+from pixart_sigma.products import Linear
 
 MOST_SCORES = 2**26
 """Scores written out at once in inference: 256 MiB in fp32, of which the softmax makes another."""
@@ -31,7 +32,7 @@ FUSED_FROM_TOKENS = 600
 
 def _projection_out(width: int) -> nn.ModuleList:
     # The second slot is dropout in diffusers; PixArt has none, the name `to_out.0` remains.
-    return nn.ModuleList([nn.Linear(width, width), nn.Identity()])
+    return nn.ModuleList([Linear(width, width), nn.Identity()])
 
 
 def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
@@ -99,9 +100,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         width = config.width
         self.num_heads = config.num_attention_heads
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
+        self.to_q = Linear(width, width)
+        self.to_k = Linear(width, width)
+        self.to_v = Linear(width, width)
         self.to_out = _projection_out(width)
         # Over the whole width, before the heads are split, as in the official code.
         self.q_norm = nn.LayerNorm(width) if config.qk_norm else nn.Identity()
@@ -151,9 +152,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         width = config.width
         self.num_heads = config.num_attention_heads
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
+        self.to_q = Linear(width, width)
+        self.to_k = Linear(width, width)
+        self.to_v = Linear(width, width)
         self.to_out = _projection_out(width)
 
     def keys_and_values(self, caption_tokens: Tensor) -> tuple[Tensor, Tensor]:

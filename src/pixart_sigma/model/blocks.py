@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pixart_sigma.model.attention import CrossAttention, SelfAttention
 from pixart_sigma.model.config import MLP_RATIO, TransformerConfig
 from pixart_sigma.model.pieces import in_pieces
+from pixart_sigma.products import Linear
 
 NORM_EPSILON = 1e-6  # DiT: every LayerNorm without parameters
 
@@ -36,7 +37,7 @@ class GeluProjection(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(in_features, out_features)
+        self.proj = Linear(in_features, out_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.gelu(self.proj(tokens), approximate="tanh")
@@ -49,7 +50,7 @@ class FeedForward(nn.Module):
         super().__init__()
         hidden = MLP_RATIO * width
         # The middle slot is dropout in diffusers; PixArt has none, the names remain.
-        self.net = nn.Sequential(GeluProjection(width, hidden), nn.Identity(), nn.Linear(hidden, width))
+        self.net = nn.Sequential(GeluProjection(width, hidden), nn.Identity(), Linear(hidden, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.net(tokens)

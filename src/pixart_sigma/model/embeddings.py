@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixart_sigma.products import Linear
+
 MAX_PERIOD = 10_000.0  # longest wavelength / 2π of every sinusoid here ("Attention is all you need", 3.5)
 SINUSOID_CHANNELS = 256  # DiT: frequencies of the timestep embedding before its MLP
 
@@ -77,8 +79,8 @@ class SinusoidEmbedder(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(SINUSOID_CHANNELS, channels)
-        self.linear_2 = nn.Linear(channels, channels)
+        self.linear_1 = Linear(SINUSOID_CHANNELS, channels)
+        self.linear_2 = Linear(channels, channels)
 
     def forward(self, values: Tensor) -> Tensor:
         """values (S,) → (S, channels) in the weights' dtype."""
@@ -113,7 +115,7 @@ class AdaLayerNormSingle(nn.Module):
     def __init__(self, width: int, micro_conditioning: bool) -> None:
         super().__init__()
         self.emb = ConditionEmbedding(width, micro_conditioning)
-        self.linear = nn.Linear(width, 6 * width)
+        self.linear = Linear(width, 6 * width)
 
     def forward(
         self, timesteps: Tensor, image_size: Tensor | None, aspect_ratio: Tensor | None
@@ -128,8 +130,8 @@ class CaptionProjection(nn.Module):
 
     def __init__(self, caption_channels: int, width: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(caption_channels, width)
-        self.linear_2 = nn.Linear(width, width)
+        self.linear_1 = Linear(caption_channels, width)
+        self.linear_2 = Linear(width, width)
 
     def forward(self, caption_tokens: Tensor) -> Tensor:
         """(T, caption_channels) → (T, D)."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.int8_memory import LEVELS, LINEAR_LAYERS, MOST_ROWS, WIDTH_MULTIPLE
+from pixart_sigma.products import PLAIN_LINEARS
 
 _LEAST_CAPABILITY = (7, 5)
 """Turing's, the first GPUs whose tensor cores multiply whole numbers."""
@@ -108,7 +109,7 @@ def _check_plain(block: nn.Module, index: int) -> None:
     """Whether its linear layers are just those that are known, and just linear layers."""
     found = {name: type(module) for name, module in block.named_modules() if hasattr(module, "in_features")}
     strange = sorted(
-        {name for name in LINEAR_LAYERS if found.get(name) is not nn.Linear}
+        {name for name in LINEAR_LAYERS if found.get(name) not in PLAIN_LINEARS}
         | found.keys() - set(LINEAR_LAYERS)
     )
     if strange:

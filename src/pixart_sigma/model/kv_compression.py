@@ -13,11 +13,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pixart_sigma.errors import InvalidInput
 from pixart_sigma.model.activation_memory import combines
 from pixart_sigma.model.config import KVCompression
+from pixart_sigma.products import PLAIN_LINEARS, linear
 
 CompressionInitialisation = Literal["average", "random"]
 
@@ -128,14 +128,14 @@ class KVCompressor(nn.Module):
     def _is_one_product(self, windows: Tensor, projection: nn.Linear) -> bool:
         """Whether the combined weights are at hand, and are less to write than each token's projection."""
         pays = combines(windows.shape[0] * windows.shape[1], projection.in_features)
-        return pays and _is_bare(projection, nn.Linear) and _is_bare(self.conv, nn.Conv2d)
+        return pays and _is_bare(projection, *PLAIN_LINEARS) and _is_bare(self.conv, nn.Conv2d)
 
     def _product(self, windows: Tensor, projection: nn.Linear) -> Tensor:
         """The projection of each token and the convolution of each window, without the former's results."""
         kernel = self.conv.weight.flatten(1)  # (D, A)
         weight = (kernel[:, :, None] * projection.weight[:, None]).flatten(1)  # (D, A · D)
         bias = torch.addcmul(self.conv.bias, kernel.sum(1), projection.bias)
-        return F.linear(windows.flatten(2), weight, bias)
+        return linear(windows.flatten(2), weight, bias)
 
     def _mixed(self, projected: Tensor) -> Tensor:
         """Projected tokens, window by window (B, M · A, D), convolved (B, M, D)."""
@@ -143,10 +143,10 @@ class KVCompressor(nn.Module):
         return self.conv(below_one_another).flatten(2).transpose(1, 2)
 
 
-def _is_bare(layer: nn.Module, kind: type[nn.Module]) -> bool:
+def _is_bare(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a layer is its weights and nothing else: no adapter, not quantised, and nobody moves its weights there
     when it is called and away again.
     """
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    plain = type(layer) is kind and type(layer.weight) is nn.Parameter
+    plain = type(layer) in kinds and type(layer.weight) is nn.Parameter
     return plain and "forward" not in vars(layer) and not any(hooks)

@@ -21,6 +21,7 @@ from pixart_sigma.model.embeddings import (
     PatchEmbedding,
     position_embedding,
 )
+from pixart_sigma.products import Linear
 
 
 class PixArtLayers(nn.Module):
@@ -43,7 +44,7 @@ class PixArtLayers(nn.Module):
             self.block_class(config, compressed=index in compressed) for index in range(config.num_layers)
         )
         self.scale_shift_table = modulation_table(2, config.width)
-        self.proj_out = nn.Linear(config.width, config.patch_size**2 * config.out_channels)
+        self.proj_out = Linear(config.width, config.patch_size**2 * config.out_channels)
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pixart_sigma.encoders.pretrained import abbreviate
 from pixart_sigma.errors import RecipeError, WeightsError
 from pixart_sigma.model import PixArtTransformer
+from pixart_sigma.products import PLAIN_LINEARS
 from pixart_sigma.training.draws import keyed_generator
 from pixart_sigma.training.frozen_linear import FrozenLinear, freeze_linears, quiet_bitsandbytes
 from pixart_sigma.training.recipe.transformer import LoraRecipe
@@ -156,7 +157,7 @@ def check_adapters(transformer: PixArtTransformer, recipe: LoraRecipe) -> None:
                 f"lora.targets names {target!r}, which the model does not have; name layers such as to_q"
             )
         for name, module in found.items():
-            if type(module) is not nn.Linear:
+            if type(module) not in PLAIN_LINEARS:
                 raise RecipeError(
                     f"lora.targets {target!r} hits {name}, which is not a linear layer; name it more closely"
                 )

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from pixart_sigma.errors import MissingDependency
 from pixart_sigma.model import PixArtTransformer
+from pixart_sigma.products import PLAIN_LINEARS
 
 Storage = Literal["fp32", "bf16", "int8", "nf4"]
 
@@ -73,7 +74,7 @@ def freeze_linears(transformer: PixArtTransformer, storage: Storage) -> None:
         return
     for block in transformer.transformer_blocks:
         for name, module in list(block.named_modules()):
-            if type(module) is nn.Linear and not module.weight.requires_grad:
+            if type(module) in PLAIN_LINEARS and not module.weight.requires_grad:
                 parent, _, leaf = name.rpartition(".")
                 setattr(block.get_submodule(parent), leaf, FrozenLinear(module, storage))
 

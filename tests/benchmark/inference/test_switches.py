@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixart_sigma import tiled_attention
+from pixart_sigma import products, tiled_attention
 from pixart_sigma.allocator import keep_freed_memory
-from pixart_sigma.benchmark.inference import ours, worker
+from pixart_sigma.benchmark.inference import ours, switches, worker
 from pixart_sigma.benchmark.inference.gate import compare
 from pixart_sigma.benchmark.inference.scenarios import TINY
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
@@ -19,6 +19,7 @@ from pixart_sigma.benchmark.inference.switches import (
     CAPTIONS_ONCE,
     CHANNELS_LAST,
     KEPT_MEMORY,
+    PRODUCTS,
     REAL_TOKENS,
     SWITCHES,
     TILES,
@@ -148,23 +149,6 @@ def test_an_enlarged_picture_is_convolved_where_every_place_is_repeated(
         )
 
 
-@pytest.mark.parametrize(("off", "in_tiles"), [((), 4 * STEPS + 1), ((TILES,), 0)])
-def test_attention_in_tiles_is_left_to_the_fused_kernel(
-    off: tuple[str, ...], in_tiles: int, tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
-    monkeypatch.setattr(tiled_attention, "LEAST_KEYS", 2)
-    calls: list[str] = []
-    tiles = tiled_attention.attend_in_tiles
-    monkeypatch.setattr(
-        tiled_attention, "attend_in_tiles", lambda *given: calls.append("tiles") or tiles(*given)
-    )
-    job = Job(TINY["pipeline"][0], tiny_weights("bfloat16"), torch.bfloat16, CPU, STEPS, frozenset(off))
-    computed(ours.BUILDERS["picture"](job, Stopwatch(CPU)))
-    assert len(calls) == in_tiles
-    assert tiled_attention.HAS_PRODUCTS
-
-
 @pytest.mark.parametrize("off", [(), (CAPTIONS_ONCE,), (REAL_TOKENS, CAPTIONS_ONCE, TIMESTEPS_ONCE)])
 def test_a_step_does_what_is_switched_off_and_nothing_else(
     off: tuple[str, ...], tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
@@ -191,13 +175,16 @@ def test_a_step_does_what_is_switched_off_and_nothing_else(
 
 
 @pytest.mark.parametrize("side", [OURS, THEIRS])
-@pytest.mark.parametrize("off", [(), (KEPT_MEMORY,)])
-def test_a_process_keeps_its_memory_unless_told_otherwise(
+@pytest.mark.parametrize("off", [(), (KEPT_MEMORY,), (TILES,), (PRODUCTS,)])
+def test_a_process_does_what_it_was_not_told_to_leave_out(
     off: tuple[str, ...], side: Side, tmp_path: Path, tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
-    monkeypatch.setattr(worker, keep_freed_memory.__name__, lambda: called.append("kept"))
+    monkeypatch.setattr(switches, keep_freed_memory.__name__, lambda: called.append(KEPT_MEMORY))
+    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
+    monkeypatch.setattr(products, "IS_FASTER", True)
     setting = Setting("transformer", TINY["transformer"][0], "float32", CPU, 1, "step")
     task = setting.task("a side", side, tiny_weights("float32"), tmp_path / "out.safetensors", off=off)
     worker._build(task.arguments)
-    assert bool(called) == (not off)
+    assert bool(called) == (KEPT_MEMORY not in off)
+    assert (TILES not in off, PRODUCTS not in off) == (tiled_attention.HAS_PRODUCTS, products.IS_FASTER)

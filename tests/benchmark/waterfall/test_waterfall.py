@@ -14,8 +14,8 @@ from pixart_sigma.benchmark.inference.switches import (
     CAPTIONS_ONCE,
     CHANNELS_LAST,
     KEPT_MEMORY,
+    PRODUCTS,
     SWITCHES,
-    TIMESTEPS_ONCE,
     UPSAMPLING,
 )
 from pixart_sigma.benchmark.outcome import Output
@@ -114,7 +114,7 @@ def test_the_compiled_row_comes_last_beside_the_library(
     suites.run_waterfall("transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, True, Output(), silent)
     *_, alone, last = pairs
     assert [name for name, _ in alone] == ["+ blocks compiled"]  # whose compiler keeps its work for the row
-    assert [name for name, _ in last] == [f"+ {TIMESTEPS_ONCE}", "+ blocks compiled"]
+    assert [name for name, _ in last] == [f"+ {PRODUCTS}", "+ blocks compiled"]
     compiled = {folder for name, folder in folders if name == "+ blocks compiled"}
     assert len(compiled) == 1
     assert None not in compiled

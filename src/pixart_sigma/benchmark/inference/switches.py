@@ -3,7 +3,7 @@
 Legend: B captions, L caption tokens (300, padding included), S timestep rows.
 
 The library has no such switches. What is undone gives the same pictures; the gate sees to that. An optimisation has its
-place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the two functions below.
+place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the three functions below.
 
 Stays on, since it has no switch here: the package's own T5, tokenizer and sampler in place of transformers' and
 diffusers', its modulation, tokens that go through a block's layers in pieces, layers of the
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixart_sigma import tiled_attention
+from pixart_sigma import products, tiled_attention
+from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.inference.scenarios import Work
 from pixart_sigma.encoders.autoencoder import Autoencoder
 from pixart_sigma.encoders.kl_autoencoder import Upsample
@@ -34,7 +35,8 @@ KEPT_MEMORY = "freed memory kept"
 REAL_TOKENS = "captions without padding"
 CAPTIONS_ONCE = "captions projected once a prompt"
 TIMESTEPS_ONCE = "timesteps embedded once a schedule"
-TILES = "attention in tiles, on a CPU in bf16"
+TILES = "attention in tiles, in bf16 on a CPU"
+PRODUCTS = "products by oneDNN, in fp32 on AMD's processors"
 CHANNELS_LAST = "autoencoder in channels_last"
 UPSAMPLING = "upsampling with 16 products a place, not 36"
 
@@ -44,10 +46,22 @@ SWITCHES: dict[str, tuple[Work, ...]] = {
     CAPTIONS_ONCE: ("step", "picture"),
     TIMESTEPS_ONCE: ("step", "picture"),
     TILES: ("step", "picture"),
+    PRODUCTS: ("step", "picture"),
     CHANNELS_LAST: ("picture",),
     UPSAMPLING: ("picture",),
 }
-"""Each with the work that it is part of. The first is the process's, see `worker`."""
+"""Each with the work that it is part of."""
+
+
+def switch_off_in_process(off: Collection[str]) -> None:
+    """What a whole process does or does not; such a process is for one row."""
+    if KEPT_MEMORY not in off:
+        # As `generate` does; any program could, so the other side has it too.
+        keep_freed_memory()
+    if TILES in off:
+        tiled_attention.HAS_PRODUCTS = False
+    if PRODUCTS in off:
+        products.IS_FASTER = False
 
 
 def switch_off(model: TextToImage, off: Collection[str]) -> None:
@@ -55,8 +69,6 @@ def switch_off(model: TextToImage, off: Collection[str]) -> None:
     switch_off_in_transformer(model.transformer, off)
     if REAL_TOKENS in off:
         _pad_prompts(cast(TextEncoder, model.text_encoder))
-    if TILES in off:
-        _use_the_fused_kernel(model.autoencoder.model, "decode")
     if CHANNELS_LAST in off:
         _decode_in_default_format(model.autoencoder)
     if UPSAMPLING in off:
@@ -71,8 +83,6 @@ def switch_off_in_transformer(model: PixArtTransformer, off: Collection[str]) ->
         _project_captions_at_every_step(model)
     if TIMESTEPS_ONCE in off:
         _embed_timesteps_at_every_step(model)
-    if TILES in off:
-        _use_the_fused_kernel(model, "forward")
 
 
 def _pad_prompts(encoder: TextEncoder) -> None:
@@ -161,21 +171,6 @@ def _embed_timesteps_at_every_step(model: PixArtTransformer) -> None:
         return cast(Timesteps, _Unprepared(prepare, timesteps, (image_size, aspect_ratio)))
 
     model.prepare_timesteps = postpone  # type: ignore[method-assign]
-
-
-def _use_the_fused_kernel(model: nn.Module, name: str) -> None:
-    """While this method of the model runs."""
-    method = getattr(model, name)
-
-    def without_tiles(*arguments: Any, **named: Any) -> Any:
-        had = tiled_attention.HAS_PRODUCTS
-        tiled_attention.HAS_PRODUCTS = False
-        try:
-            return method(*arguments, **named)
-        finally:
-            tiled_attention.HAS_PRODUCTS = had
-
-    setattr(model, name, without_tiles)
 
 
 def _decode_in_default_format(autoencoder: Autoencoder) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from pixart_sigma.allocator import keep_freed_memory
 from pixart_sigma.benchmark.inference import ours, theirs
 from pixart_sigma.benchmark.inference.compilation import keep_compiled_in
 from pixart_sigma.benchmark.inference.scenarios import Scenario, choose
 from pixart_sigma.benchmark.inference.stopwatch import Stopwatch
-from pixart_sigma.benchmark.inference.switches import KEPT_MEMORY
+from pixart_sigma.benchmark.inference.switches import switch_off_in_process
 from pixart_sigma.benchmark.inference.work import Job
 from pixart_sigma.benchmark.serving import Arguments, Run, seconds_now, serve
 from pixart_sigma.pipeline.device import DTYPES
@@ -41,9 +40,7 @@ def _build(arguments: Arguments) -> tuple[dict[str, Any], Run]:
         compiled=arguments["compiled_in"] is not None,
     )
     watch = Stopwatch(device)
-    if KEPT_MEMORY not in job.off:
-        # As `generate` does; any program could, so the other side has it too.
-        keep_freed_memory()
+    switch_off_in_process(job.off)
     # cuDNN would round fp32 convolutions to TF32, each side's in its own way.
     torch.backends.cudnn.allow_tf32 = False
     compute = _side(arguments).BUILDERS[job.scenario.work](job, watch)

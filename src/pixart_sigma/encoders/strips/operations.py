@@ -18,6 +18,7 @@ from pixart_sigma.encoders.kl_autoencoder import double_size_of_padded
 from pixart_sigma.encoders.strips.layout import Layer
 from pixart_sigma.encoders.strips.planes import Plane
 from pixart_sigma.encoders.strips.statistics import normalize_
+from pixart_sigma.products import linear
 
 Affine = tuple[Tensor, Tensor]
 
@@ -93,7 +94,7 @@ class Convolution:
         if shortcut is None:
             strip.add_(values)
         else:
-            strip.add_(F.linear(values, shortcut.weight.flatten(1), shortcut.bias))
+            strip.add_(linear(values, shortcut.weight.flatten(1), shortcut.bias))
 
 
 class SelfAttention:
@@ -149,7 +150,7 @@ def _convolve_doubled(rows: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def pointwise(values: Tensor, conv: nn.Conv2d | None) -> Tensor:
     """A 1 × 1 convolution of (H, W, C); None is the identity."""
-    return values if conv is None else F.linear(values, conv.weight.flatten(1), conv.bias)
+    return values if conv is None else linear(values, conv.weight.flatten(1), conv.bias)
 
 
 def operation(
