@@ -1,5 +1,7 @@
 """Products by oneDNN against torch's own, and who takes them."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from comparison import relative_error
-from pixart_sigma import products
+from pixart_sigma import TextToImage, products
 from pixart_sigma.products import Linear, linear, product
 
 pytestmark = pytest.mark.skipif(
@@ -36,11 +38,16 @@ def test_it_is_the_product(shape: tuple[int, ...], bias: bool) -> None:
     torch.testing.assert_close(found, expected.detach())
 
 
+def test_the_compiler_knows_its_result() -> None:
+    torch.library.opcheck(products._operation, (rows(2, 3), layer().weight.detach()))
+
+
 def test_rows_and_weights_may_be_views() -> None:
     weight = torch.randn(24, 40).T
     for given in (
         rows(8)[::2],
         rows(1, 4).expand(3, 4, 24),
+        rows(1).expand(3, 24),
         torch.randn(24, 5).T,
         torch.randn(5, 48)[:, :24],
     ):
@@ -99,6 +106,34 @@ def test_the_layer_is_torchs_in_all_else() -> None:
 def test_the_compiler_takes_it_as_one_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "IS_FASTER", True)
     weights = layer()
-    compiled: Any = torch.compile(weights, backend="aot_eager", fullgraph=True)
+    graphs: list[str] = []
+
+    def remember(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(str(graph.code))
+        return graph
+
+    compiled: Any = torch.compile(weights, backend=remember, fullgraph=True)
     with torch.no_grad():
         assert torch.equal(compiled(rows(2, 3)), weights(rows(2, 3)))
+    assert ["pixart_sigma.product" in graph for graph in graphs] == [True]
+
+
+def test_every_part_of_a_pipeline_has_it() -> None:
+    pipeline: Any = TextToImage.from_pretrained("pocket")
+    for part in (pipeline.transformer, pipeline.text_encoder.model, pipeline.autoencoder.model):
+        kinds = {type(module) for module in part.modules() if isinstance(module, nn.Linear)}
+        assert kinds == {Linear}
+
+
+def test_a_picture_needs_no_compiler() -> None:
+    """Importing it takes a second, which an operation of one's own does when it is called."""
+    script = """
+import sys
+from pixart_sigma import TextToImage, products, tiled_attention
+products.IS_FASTER = tiled_attention.MULTIPLIES_BF16 = True
+for dtype in ("float32", "bfloat16"):
+    TextToImage.from_pretrained("pocket", dtype=dtype)("a red house", num_steps=1)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

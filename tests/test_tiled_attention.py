@@ -62,25 +62,33 @@ def test_padding_may_hold_anything() -> None:
 
 def test_it_is_for_inference_in_bf16_on_a_cpu_that_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys, _ = tokens(20, tiled_attention.LEAST_KEYS)
-    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
+    monkeypatch.setattr(tiled_attention, "MULTIPLIES_BF16", True)
     assert not takes(queries, keys)
     with torch.no_grad():
         assert takes(queries, keys)
         assert not takes(queries, keys[:, :, 1:])
         assert not takes(queries.float(), keys.float())
         assert not takes(queries.to("meta"), keys.to("meta"))
-        monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", False)
+        monkeypatch.setattr(tiled_attention, "MULTIPLIES_BF16", False)
         assert not takes(queries, keys)
 
 
 def test_the_model_takes_it_compiled_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
+    monkeypatch.setattr(tiled_attention, "MULTIPLIES_BF16", True)
     queries, keys, values = tokens(20, 130)
-    compiled: Any = torch.compile(attend, backend="aot_eager", fullgraph=True)
+    graphs: list[str] = []
+
+    def remember(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(str(graph.code))
+        return graph
+
+    compiled: Any = torch.compile(attend, backend=remember, fullgraph=True)
     with torch.no_grad():
         expected = attend_in_tiles(queries, keys, values)
         assert torch.equal(attend(queries, keys, values), expected)
         assert torch.equal(compiled(queries, keys, values), expected)
+    assert ["pixart_sigma.attend_in_tiles" in graph for graph in graphs] == [True]
+    with torch.no_grad():
         assert torch.equal(tiled_attention.attend(queries, keys, values), expected)
     found = tiled_attention.attend(queries, keys, values)
     assert torch.equal(found, F.scaled_dot_product_attention(queries, keys, values))

@@ -1,4 +1,4 @@
-"""Matrix products in fp32 on AMD's processors, at up to twice the rate of torch's own.
+"""Matrix products in fp32 on AMD's Zen 5, at twice the rate of torch's own.
 
 torch multiplies matrices of fp32 on a CPU with MKL, which on an AMD Zen 5 reaches half of what oneDNN does there, with
 which torch multiplies those of bf16 (docs/log.md). For inference alone: there is no backward pass.
@@ -12,16 +12,13 @@ from torch.nn import functional as F
 
 
 def _is_faster() -> bool:
-    facts = torch.cpu.get_capabilities()
-    return (
-        torch.backends.mkldnn.is_available()
-        and "AMD" in facts.get("cpu_name", "")
-        and facts.get("avx512_f", False)
-    )
+    has = torch.cpu.get_capabilities()
+    is_zen_5 = "AMD" in has.get("cpu_name", "") and has.get("avx512_vp2intersect", False)  # Zen 4 lacks it
+    return torch.backends.mkldnn.is_available() and is_zen_5
 
 
 IS_FASTER = _is_faster()
-"""Whether this processor is one where oneDNN multiplies fp32 faster than MKL."""
+"""Whether this processor is one where oneDNN is known to multiply fp32 faster than MKL."""
 
 
 class Linear(nn.Linear):
@@ -56,13 +53,20 @@ def _takes(rows: Tensor, weight: Tensor) -> bool:
     )
 
 
-@torch.library.custom_op("pixart_sigma::product", mutates_args=(), device_types="cpu")
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """rows (..., I), weight (O, I), bias (O,) → (..., O) in fp32, by oneDNN. The compiler takes it as it is."""
+    """rows (..., I), weight (O, I), bias (O,) → (..., O) in fp32, by oneDNN, without gradients."""
+    if torch.compiler.is_compiling():
+        return _operation(rows, weight, bias)
     result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return result
 
 
-@product.register_fake
+# For the compiler alone, which cannot take oneDNN's: called by itself, an operation of one's own imports the compiler.
+@torch.library.custom_op("pixart_sigma::product", mutates_args=(), device_types="cpu")
+def _operation(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return product(rows, weight, bias)
+
+
+@_operation.register_fake
 def _(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return rows.new_empty((*rows.shape[:-1], weight.shape[0]))

@@ -43,7 +43,7 @@ def attention(device: torch.device, rounds: int, say: Callable[[str], None]) -> 
                     inputs = _inputs(batch, heads, tokens, length, dtype, device)
                     ways = F.scaled_dot_product_attention, written_out
                     yield _row("training", "written out", inputs, ways, rounds)
-    if device.type != "cpu" or not tiled_attention.HAS_PRODUCTS:
+    if device.type != "cpu" or not tiled_attention.MULTIPLIES_BF16:
         return
     for heads in _HEADS:
         for tokens, batch in _DRAWN:
@@ -52,7 +52,8 @@ def attention(device: torch.device, rounds: int, say: Callable[[str], None]) -> 
                 inputs = _inputs(batch, heads, tokens, length, torch.bfloat16, device)
                 ways = F.scaled_dot_product_attention, tiled_attention.attend_in_tiles
                 with torch.no_grad():
-                    yield _row("inference", "in tiles", inputs, ways, rounds)
+                    row = _row("inference", "in tiles", inputs, ways, rounds)
+                yield row
 
 
 def _inputs(

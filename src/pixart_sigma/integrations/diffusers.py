@@ -36,8 +36,8 @@ from pixart_sigma.weights.lora import Adapter, load_lora
 ALPHA_1024_SAMPLE_SIZE = 128
 
 NO_PROCESSORS = (
-    "this transformer has no attention processors: it computes attention with torch's own function; choose a kernel "
-    "with torch.nn.attention.sdpa_kernel"
+    "this transformer has no attention processors: it computes attention itself; where that is torch's own function, "
+    "choose a kernel with torch.nn.attention.sdpa_kernel"
 )
 
 

@@ -6,8 +6,8 @@ Knows nothing of modulation or residuals. Parameter names follow diffusers.
 
 In inference no (N, M) matrix of scores is ever whole in memory. torch's fused kernels see to that on a CPU and, for
 these head sizes and masks, on a GPU; what they refuse (bf16 on a GPU before Ampere, other devices) is cut here, unless
-it is compiled. In bf16 on a CPU, where they are slow, `tiled_attention.py` takes their place; in training, on few
-tokens, attention written out.
+it is compiled. In bf16 on a CPU, where they are slow, `tiled_attention.py` takes their place on processors that it
+knows; in training, on few tokens, attention written out.
 """
 
 from __future__ import annotations

@@ -14,14 +14,13 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixart_sigma.encoders.pretrained import abbreviate, first_line
 from pixart_sigma.errors import InvalidInput, WeightsError
 from pixart_sigma.model.config import KVCompression, TransformerConfig
 from pixart_sigma.model.int8 import int8_layers
 from pixart_sigma.model.transformer import PixArtTransformer
-from pixart_sigma.products import Linear
 from pixart_sigma.weights.atomic import written_whole
 from pixart_sigma.weights.checkpoint import CONFIG_FILE, INDEX_FILE, read_checkpoint
 from pixart_sigma.weights.config import config_content
@@ -134,7 +133,7 @@ def with_kv_compression(model: PixArtTransformer, compression: KVCompression) ->
     for name, layer in quantised.items():  # there is nothing to build them with; they go along as they are
         for own in layer.state_dict():
             del parameters[f"{name}.{own}"]
-        plain = Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         parameters |= {f"{name}.{own}": tensor for own, tensor in plain.state_dict().items()}
     if compression.operator == "conv":
         compression = replace(compression, norm=trained_compression(model.config, compression).norm)

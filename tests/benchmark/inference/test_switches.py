@@ -19,7 +19,7 @@ from pixart_sigma.benchmark.inference.switches import (
     CAPTIONS_ONCE,
     CHANNELS_LAST,
     KEPT_MEMORY,
-    PRODUCTS,
+    ONEDNN,
     REAL_TOKENS,
     SWITCHES,
     TILES,
@@ -175,16 +175,16 @@ def test_a_step_does_what_is_switched_off_and_nothing_else(
 
 
 @pytest.mark.parametrize("side", [OURS, THEIRS])
-@pytest.mark.parametrize("off", [(), (KEPT_MEMORY,), (TILES,), (PRODUCTS,)])
+@pytest.mark.parametrize("off", [(), (KEPT_MEMORY,), (TILES,), (ONEDNN,)])
 def test_a_process_does_what_it_was_not_told_to_leave_out(
     off: tuple[str, ...], side: Side, tmp_path: Path, tiny_weights: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
     monkeypatch.setattr(switches, keep_freed_memory.__name__, lambda: called.append(KEPT_MEMORY))
-    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
+    monkeypatch.setattr(tiled_attention, "MULTIPLIES_BF16", True)
     monkeypatch.setattr(products, "IS_FASTER", True)
     setting = Setting("transformer", TINY["transformer"][0], "float32", CPU, 1, "step")
     task = setting.task("a side", side, tiny_weights("float32"), tmp_path / "out.safetensors", off=off)
     worker._build(task.arguments)
     assert bool(called) == (KEPT_MEMORY not in off)
-    assert (TILES not in off, PRODUCTS not in off) == (tiled_attention.HAS_PRODUCTS, products.IS_FASTER)
+    assert (TILES not in off, ONEDNN not in off) == (tiled_attention.MULTIPLIES_BF16, products.IS_FASTER)

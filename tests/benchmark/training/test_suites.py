@@ -56,7 +56,7 @@ def test_the_plan_suite_compares_prediction_and_measurement() -> None:
 def test_the_attention_suite_has_a_row_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     for tokens in ("_TRAINED", "_DRAWN"):
         monkeypatch.setattr(f"pixart_sigma.benchmark.attention.{tokens}", ((16, 2),))
-    monkeypatch.setattr(tiled_attention, "HAS_PRODUCTS", True)
+    monkeypatch.setattr(tiled_attention, "MULTIPLIES_BF16", True)
     rows = list(attention(CPU, 1, lambda line: None))
     assert [row["other way"] for row in rows] == 2 * 2 * 2 * ["written out"] + 2 * 3 * ["in tiles"]
     assert all(row["time"] == pytest.approx(row["its ms"] / row["fused ms"]) for row in rows)

@@ -14,8 +14,9 @@ from pixart_sigma.benchmark.inference.switches import (
     CAPTIONS_ONCE,
     CHANNELS_LAST,
     KEPT_MEMORY,
-    PRODUCTS,
+    ONEDNN,
     SWITCHES,
+    TILES,
     UPSAMPLING,
 )
 from pixart_sigma.benchmark.outcome import Output
@@ -57,7 +58,7 @@ def silent(line: str) -> None:
 def test_the_last_row_is_the_library_and_each_has_one_thing_more() -> None:
     for work, suite in (("picture", "pipeline"), ("step", "transformer")):
         assert measure.WORKS[suite] == work  # type: ignore[index]
-        theirs, first, *others = links(work)  # type: ignore[arg-type]
+        theirs, first, *others = links(work, "cpu", "float32")  # type: ignore[arg-type]
         assert theirs == ("diffusers", "diffusers", (KEPT_MEMORY,), False)
         assert first[0] == "everything that can be switched off"
         off = first[2]
@@ -66,10 +67,24 @@ def test_the_last_row_is_the_library_and_each_has_one_thing_more() -> None:
             assert link == (f"+ {off[0]}", "ours", off[1:], False)
             off = link.off
         assert off == ()
-        compiled = links(work, compiled=True)  # type: ignore[arg-type]
+        compiled = links(work, "cpu", "float32", compiled=True)  # type: ignore[arg-type]
         assert compiled == [theirs, first, *others, ("+ blocks compiled", "ours", (), True)]
-    assert CHANNELS_LAST not in links("step")[1][2]
-    assert set(links("picture")[1][2]) == set(SWITCHES)
+    assert CHANNELS_LAST not in links("step", "cpu", "float32")[1][2]
+    everything = {name for dtype in ("float32", "bfloat16") for name in links("picture", "cpu", dtype)[1][2]}
+    assert everything == set(SWITCHES)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "there"),
+    [
+        ("cpu", "float32", {ONEDNN}),
+        ("cpu", "bfloat16", {TILES}),
+        ("cuda", "float32", set()),
+        ("cuda", "bfloat16", set()),
+    ],
+)
+def test_no_row_is_of_what_does_nothing_there(device: str, dtype: str, there: set[str]) -> None:
+    assert {TILES, ONEDNN} & set(links("step", device, dtype)[1][2]) == there
 
 
 def test_every_row_runs_beside_the_one_before(
@@ -78,7 +93,7 @@ def test_every_row_runs_beside_the_one_before(
     output = Output(tmp_path / "figures.json", tmp_path / "table.md")
     outcome = suites.run_waterfall("pipeline", ["tiny"], ["float32"], "cpu", 2, 2, 3, False, output, silent)
     assert outcome.failures == ()
-    names = [link.name for link in links("picture")]
+    names = [link.name for link in links("picture", "cpu", "float32")]
     assert [[name for name, _ in pair] for pair in pairs] == [
         list(pair) for pair in itertools.pairwise(names)
     ]
@@ -114,7 +129,7 @@ def test_the_compiled_row_comes_last_beside_the_library(
     suites.run_waterfall("transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, True, Output(), silent)
     *_, alone, last = pairs
     assert [name for name, _ in alone] == ["+ blocks compiled"]  # whose compiler keeps its work for the row
-    assert [name for name, _ in last] == [f"+ {PRODUCTS}", "+ blocks compiled"]
+    assert [name for name, _ in last] == [f"+ {ONEDNN}", "+ blocks compiled"]
     compiled = {folder for name, folder in folders if name == "+ blocks compiled"}
     assert len(compiled) == 1
     assert None not in compiled
@@ -151,7 +166,7 @@ def test_every_row_is_written_as_soon_as_it_is_there(
     outcome = suites.run_waterfall(
         "transformer", ["tiny"], ["float32"], "cpu", 1, None, 1, False, Output(), silent
     )
-    names = [link.name for link in links("step")]
+    names = [link.name for link in links("step", "cpu", "float32")]
     for number, figures in enumerate(written, 2):
         (row,) = figures["rows"]
         assert [link["name"] for link in row["links"]] == names[:number]

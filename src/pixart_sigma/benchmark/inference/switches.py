@@ -36,7 +36,7 @@ REAL_TOKENS = "captions without padding"
 CAPTIONS_ONCE = "captions projected once a prompt"
 TIMESTEPS_ONCE = "timesteps embedded once a schedule"
 TILES = "attention in tiles, in bf16 on a CPU"
-PRODUCTS = "products by oneDNN, in fp32 on AMD's processors"
+ONEDNN = "products by oneDNN, in fp32 on Zen 5"
 CHANNELS_LAST = "autoencoder in channels_last"
 UPSAMPLING = "upsampling with 16 products a place, not 36"
 
@@ -46,11 +46,20 @@ SWITCHES: dict[str, tuple[Work, ...]] = {
     CAPTIONS_ONCE: ("step", "picture"),
     TIMESTEPS_ONCE: ("step", "picture"),
     TILES: ("step", "picture"),
-    PRODUCTS: ("step", "picture"),
+    ONEDNN: ("step", "picture"),
     CHANNELS_LAST: ("picture",),
     UPSAMPLING: ("picture",),
 }
 """Each with the work that it is part of."""
+
+_ONLY = {TILES: ("cpu", "bfloat16"), ONEDNN: ("cpu", "float32")}
+"""Those that do nothing but on a kind of device, in a dtype."""
+
+
+def switches(work: Work, device_type: str, dtype: str) -> list[str]:
+    """Those that are part of some work."""
+    here = (device_type, dtype)
+    return [name for name, works in SWITCHES.items() if work in works and _ONLY.get(name, here) == here]
 
 
 def switch_off_in_process(off: Collection[str]) -> None:
@@ -59,8 +68,8 @@ def switch_off_in_process(off: Collection[str]) -> None:
         # As `generate` does; any program could, so the other side has it too.
         keep_freed_memory()
     if TILES in off:
-        tiled_attention.HAS_PRODUCTS = False
-    if PRODUCTS in off:
+        tiled_attention.MULTIPLIES_BF16 = False
+    if ONEDNN in off:
         products.IS_FASTER = False
 
 

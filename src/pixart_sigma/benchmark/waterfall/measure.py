@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from pixart_sigma.benchmark.inference.gate import compare
 from pixart_sigma.benchmark.inference.measure import described, provided
 from pixart_sigma.benchmark.inference.scenarios import Scenario, Work
-from pixart_sigma.benchmark.inference.switches import KEPT_MEMORY, SWITCHES
+from pixart_sigma.benchmark.inference.switches import KEPT_MEMORY, switches
 from pixart_sigma.benchmark.inference.tasks import OURS, THEIRS, Setting, Side
 from pixart_sigma.benchmark.outcome import Say
 from pixart_sigma.benchmark.processes import Worker, started, take_turns
@@ -44,9 +44,9 @@ class Link(NamedTuple):
     compiled: bool = False
 
 
-def links(work: Work, compiled: bool = False) -> list[Link]:
+def links(work: Work, device_type: str, dtype: str, compiled: bool = False) -> list[Link]:
     """The rows of a kind of work, in their order."""
-    names = [name for name, works in SWITCHES.items() if work in works]
+    names = switches(work, device_type, dtype)
     ours = [EVERYTHING_OFF, *(f"+ {name}" for name in names)]
     return [
         # Beside a row of ours whose process does not keep freed memory, theirs must not either.
@@ -72,7 +72,8 @@ def measure_waterfall(
     """
     for scenario, dtype, folder, text_layers in provided(scenarios, dtypes, device, say):
         setting = Setting(suite, scenario, dtype, device, num_steps, WORKS[suite])
-        for row in measure_chain(setting, links(WORKS[suite], compiled), rounds, folder, say):
+        rows = links(WORKS[suite], device.type, dtype, compiled)
+        for row in measure_chain(setting, rows, rounds, folder, say):
             yield row | {"text_layers": text_layers}
 
 

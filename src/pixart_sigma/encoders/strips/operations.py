@@ -130,7 +130,7 @@ class SelfAttention:
         return rows
 
     def _attend(self, queries: Tensor) -> Tensor:
-        # (1 picture, 1 head, tokens, C)
+        # (1 picture, 1 head, tokens, C). Not in tiles, which would copy the keys and values of all strips for each.
         tokens = [values.flatten(0, 1)[None, None] for values in (queries, self.keys, self.values)]
         return F.scaled_dot_product_attention(*tokens).view_as(queries)
 

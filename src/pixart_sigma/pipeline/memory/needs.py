@@ -46,7 +46,7 @@ from pixart_sigma.weights.tensor_files import read_sharded_weights, read_weights
 
 FP32_BYTES = 4
 _KERNEL_BYTES = {"cpu": 16 * MIB, "cuda": 32 * MIB}
-"""What matrix products keep for themselves: buffers of oneDNN and MKL, the workspace of cuBLAS."""
+"""What matrix products keep for themselves: buffers of oneDNN and MKL, tiles of attention, the workspace of cuBLAS."""
 _SCHEDULER_COPIES = 12  # latents in fp32 that a scheduler and a step hold at once; they are small
 _COPIES = 3  # of an embedding: as it is read or computed, on the device, and padded
 _PICTURE_BYTES = 3 + 3 + 4  # of a pixel: 8-bit levels, as a picture, and the strip that is being made
