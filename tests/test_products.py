@@ -122,7 +122,7 @@ def test_every_part_of_a_pipeline_has_it() -> None:
     pipeline: Any = TextToImage.from_pretrained("pocket")
     for part in (pipeline.transformer, pipeline.text_encoder.model, pipeline.autoencoder.model):
         kinds = {type(module) for module in part.modules() if isinstance(module, nn.Linear)}
-        assert kinds == {Linear}
+        assert kinds <= {Linear}  # the pocket autoencoder has none
 
 
 def test_a_picture_needs_no_compiler() -> None:
