@@ -107,8 +107,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_documents_link_to_files_that_exist() -> None:
     broken = []
-    text_of_a_page = ROOT / "docs/performance/page.md"  # its links are right where the page is made of it, a folder up
-    for path in set(documents()) - {text_of_a_page}:
+    elsewhere = ROOT / "docs/performance/page.md"  # the page that is made of it stands a folder up
+    for path in set(documents()) - {elsewhere}:
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
             if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
                 broken.append(f"{path.relative_to(ROOT)}: {target}")
