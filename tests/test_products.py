@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from comparison import relative_error
+from graphs import compiled_in_graphs
 from pixart_sigma import TextToImage, products
 from pixart_sigma.products import Linear, linear, product
 
@@ -106,13 +107,7 @@ def test_the_layer_is_torchs_in_all_else() -> None:
 def test_the_compiler_takes_it_as_one_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "IS_FASTER", True)
     weights = layer()
-    graphs: list[str] = []
-
-    def remember(graph: torch.fx.GraphModule, _: Any) -> Any:
-        graphs.append(str(graph.code))
-        return graph
-
-    compiled: Any = torch.compile(weights, backend=remember, fullgraph=True)
+    compiled, graphs = compiled_in_graphs(weights)
     with torch.no_grad():
         assert torch.equal(compiled(rows(2, 3)), weights(rows(2, 3)))
     assert ["pixart_sigma.product" in graph for graph in graphs] == [True]

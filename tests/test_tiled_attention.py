@@ -1,12 +1,11 @@
 """Attention in tiles against attention in fp64, and who takes it."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphs import compiled_in_graphs
 from pixart_sigma import tiled_attention
 from pixart_sigma.model.attention import attend, written_out
 from pixart_sigma.tiled_attention import attend_in_tiles, takes
@@ -25,7 +24,7 @@ def error(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).norm() / exact.norm())
 
 
-@pytest.fixture(params=[(1024, 2048), (16, 40)], ids=["one tile", "tiles"])
+@pytest.fixture(params=[(1024, 2048), (16, 40), (80, 210)], ids=["one tile", "tiles", "two heads and one"])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled_attention, "TILE", request.param)
 
@@ -39,7 +38,7 @@ def test_it_is_as_exact_as_bf16_allows(sharpness: float, masked: bool, head_dim:
     mask = torch.arange(130) < torch.tensor([70, 130])[:, None, None, None] if masked else None
     exact = F.scaled_dot_product_attention(queries.double(), keys.double(), values.double(), attn_mask=mask)
     found = attend_in_tiles(queries, keys, values, mask)
-    assert found.shape == queries.shape
+    assert (found.shape, found.stride()) == (queries.shape, queries.stride())
     assert found.dtype == torch.bfloat16
     assert error(found, exact) < 3 * error(exact.bfloat16(), exact)
 
@@ -50,6 +49,11 @@ def test_the_largest_score_is_what_makes_it_exact() -> None:
     assert error(written_out(queries, keys, values), exact) > 5 * error(
         attend_in_tiles(queries, keys, values), exact
     )
+
+
+def test_the_compiler_knows_its_result() -> None:
+    mask = torch.arange(130).expand(2, 1, 1, 130) < 100
+    torch.library.opcheck(tiled_attention._operation, (*tokens(20, 130), mask))
 
 
 def test_padding_may_hold_anything() -> None:
@@ -76,19 +80,12 @@ def test_it_is_for_inference_in_bf16_on_a_cpu_that_multiplies_it(monkeypatch: py
 def test_the_model_takes_it_compiled_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled_attention, "MULTIPLIES_BF16", True)
     queries, keys, values = tokens(20, 130)
-    graphs: list[str] = []
-
-    def remember(graph: torch.fx.GraphModule, _: Any) -> Any:
-        graphs.append(str(graph.code))
-        return graph
-
-    compiled: Any = torch.compile(attend, backend=remember, fullgraph=True)
+    compiled, graphs = compiled_in_graphs(attend)
     with torch.no_grad():
         expected = attend_in_tiles(queries, keys, values)
         assert torch.equal(attend(queries, keys, values), expected)
         assert torch.equal(compiled(queries, keys, values), expected)
-    assert ["pixart_sigma.attend_in_tiles" in graph for graph in graphs] == [True]
-    with torch.no_grad():
         assert torch.equal(tiled_attention.attend(queries, keys, values), expected)
+    assert ["pixart_sigma.attend_in_tiles" in graph for graph in graphs] == [True]
     found = tiled_attention.attend(queries, keys, values)
     assert torch.equal(found, F.scaled_dot_product_attention(queries, keys, values))

@@ -6,10 +6,10 @@ The library has no such switches. What is undone gives the same pictures; the ga
 place in `SWITCHES`, in the order in which they are switched on, and a branch in one of the three functions below.
 
 Stays on, since it has no switch here: the package's own T5, tokenizer and sampler in place of transformers' and
-diffusers', its modulation, tokens that go through a block's layers in pieces, layers of the
-autoencoder that write in place, a decoder that lets go of levels as it leaves them, and weights that are mapped. Not
-here, since the library does not have them: position embeddings kept from step to step, the empty prompt's embeddings
-kept from prompt to prompt, and queries, keys and values from one merged product.
+diffusers', its modulation, tokens that go through a block's layers in pieces, layers of the autoencoder that write in
+place, a decoder that lets go of levels as it leaves them, and weights that are mapped. Not here, since the library does
+not have them: position embeddings kept from step to step, the empty prompt's embeddings kept from prompt to prompt, and
+queries, keys and values from one merged product.
 """
 
 from __future__ import annotations

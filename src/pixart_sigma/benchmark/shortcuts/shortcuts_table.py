@@ -11,9 +11,9 @@ from pixart_sigma.benchmark.shortcuts.scenarios import EXACT
 from pixart_sigma.benchmark.table import Row
 
 NOTE = (
-    "What is not exact makes other pictures than the model's. Speed, PSNR, SSIM and the "
-    "change of adherence are relative to the exact pictures of the same prompts and seeds; PSNR is the mean over those "
-    "that are not equal, pixel for pixel."
+    "What is not exact makes other pictures than the model's. Speed, PSNR, SSIM and the change of adherence are "
+    "relative to the exact pictures of the same prompts and seeds; PSNR is the mean over those that are not equal, "
+    "pixel for pixel."
 )
 _HEADS = (
     "s",
